@@ -1,0 +1,33 @@
+"""NatureLM-audio over archives of field recordings: from recordings to tables of detections and captions."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from naturelm.errors import NaturelmError
+    from naturelm.infer import Pipeline
+    from naturelm.models import NatureLM
+    from naturelm.tables.query import open_tables
+
+__version__ = "0.1.0"
+__all__ = ["NatureLM", "NaturelmError", "Pipeline", "__version__", "open_tables"]
+
+# Names are imported when first asked for: `import naturelm` needs neither torch nor ray.
+_HOME = {
+    "NatureLM": "naturelm.models",
+    "NaturelmError": "naturelm.errors",
+    "Pipeline": "naturelm.infer",
+    "open_tables": "naturelm.tables.query",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'naturelm' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

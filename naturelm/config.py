@@ -1,0 +1,239 @@
+"""One YAML file -> frozen, checked settings; loaded once at the edge and threaded down by section."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from naturelm.errors import NaturelmError
+from naturelm.ids import settings_hash
+from naturelm.windows import check_window
+
+QueryKind = Literal["detection", "caption", "classification"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Query(_Section):
+    """A question put to every window.
+
+    Attributes
+    ----------
+    id : str
+        Short name, written in the `query` column: letters, digits, `_` and `-`.
+    prompt : str
+        The question, in words.
+    kind : {"detection", "caption", "classification"}
+        `detection`: the answer lists labels, or says None. `caption`: the answer is a sentence.
+        `classification`: the answer is one of `labels`, each scored exactly.
+    labels : tuple of str
+        The closed list of a `classification` query.
+    top_k : int
+        How many of the best labels of a `classification` query become detections ("None" never does).
+    max_new_tokens : int, optional
+        Longest answer in tokens; the archive's `generation.max_new_tokens` where not given.
+    """
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    prompt: str
+    kind: QueryKind = "detection"
+    labels: tuple[str, ...] = ()
+    top_k: int = Field(default=1, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=4096)
+
+    @field_validator("prompt")
+    @classmethod
+    def _prompt_has_text(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("a query needs a prompt with text")
+        return prompt.strip()
+
+    @model_validator(mode="after")
+    def _labels_fit_kind(self) -> Query:
+        if self.kind == "classification" and not self.labels:
+            raise ValueError("a classification query needs labels")
+        if self.kind != "classification" and self.labels:
+            raise ValueError(f"labels belong to kind classification, not {self.kind}")
+        if any(not label.strip() for label in self.labels):
+            raise ValueError("a label is empty")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("a label stands twice")
+        return self
+
+
+class ModelSettings(_Section):
+    """Which model answers: a bundled name, a checkpoint directory or a hub id; and how it is loaded."""
+
+    name: str = "pocket"
+    llm: str | None = None
+    merging_alpha: float = Field(default=1.0, ge=0.0, le=1.0)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class WindowSettings(_Section):
+    """Window length and seconds between window starts."""
+
+    length_s: float = 10.0
+    hop_s: float = 10.0
+
+    @model_validator(mode="after")
+    def _cover_all_sound(self) -> WindowSettings:
+        check_window(self.length_s, self.hop_s)
+        return self
+
+
+class AudioSettings(_Section):
+    """Decoding: `channel` picks one (from 0) instead of the mean of all."""
+
+    channel: int | None = Field(default=None, ge=0)
+    decode_timeout_s: float = Field(default=60.0, gt=0)
+
+
+class GenerationSettings(_Section):
+    """How answers are generated: longest answer in tokens, and beams (1: greedy)."""
+
+    max_new_tokens: int = Field(default=64, ge=1, le=4096)
+    num_beams: int = Field(default=1, ge=1, le=16)
+
+
+class JobSettings(_Section):
+    """How the work is spread; nothing here changes a row.
+
+    Attributes
+    ----------
+    workers : int, optional
+        Model actors; 0 runs everything in this process, without Ray. Default: one per GPU, or one where
+        there is none.
+    batch_size : int, optional
+        Windows the model hears at once; found by the engine where not given.
+    segment_minutes : float
+        Length of the unit of work and of commit.
+    address : str, optional
+        Ray cluster to join; a local one is started where not given.
+    """
+
+    workers: int | None = Field(default=None, ge=0)
+    batch_size: int | None = Field(default=None, ge=1)
+    segment_minutes: float = Field(default=10.0, gt=0, le=60)
+    address: str | None = None
+
+
+DEFAULT_QUERIES = (
+    Query(
+        id="species",
+        prompt="What are the common names for the species in the audio, if any?",
+        max_new_tokens=32,
+    ),
+    Query(id="caption", kind="caption", prompt="Caption the audio.", max_new_tokens=40),
+)
+
+
+class ArchiveConfig(_Section):
+    """Everything `naturelm process` can be told; `configs/archive.yaml` documents the defaults."""
+
+    model: ModelSettings = ModelSettings()
+    queries: tuple[Query, ...] = Field(default=DEFAULT_QUERIES, min_length=1)
+    windows: WindowSettings = WindowSettings()
+    audio: AudioSettings = AudioSettings()
+    generation: GenerationSettings = GenerationSettings()
+    job: JobSettings = JobSettings()
+
+    @field_validator("queries")
+    @classmethod
+    def _ids_are_unique(cls, queries: tuple[Query, ...]) -> tuple[Query, ...]:
+        ids = [query.id for query in queries]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if twice:
+            raise ValueError(f"query id {twice[0]!r} stands twice")
+        return queries
+
+    def analysis(self, model_revision: str) -> dict[str, Any]:
+        """The settings that determine the rows, JSON-serialisable.
+
+        Parameters
+        ----------
+        model_revision : str
+            What identifies the model's weights, whatever name or path they were loaded by.
+        """
+        return {
+            "model": {
+                "revision": model_revision,
+                "llm": self.model.llm,
+                "merging_alpha": self.model.merging_alpha,
+                "dtype": self.model.dtype,
+            },
+            "queries": {
+                query.id: query.model_dump(mode="json", exclude={"id"}, exclude_none=True)
+                for query in self.queries
+            },
+            "windows": self.windows.model_dump(mode="json"),
+            "audio": {"channel": self.audio.channel},
+            "generation": self.generation.model_dump(mode="json"),
+        }
+
+    def analysis_hash(self, model_revision: str) -> str:
+        """Hash of `analysis`: outputs with the same hash hold the same rows for the same recordings."""
+        return settings_hash(self.analysis(model_revision))
+
+
+def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> ArchiveConfig:
+    """Load an archive configuration: overrides win over the file, the file over the defaults.
+
+    Parameters
+    ----------
+    path : Path, optional
+        YAML file with the sections of `ArchiveConfig`.
+    overrides : dict, optional
+        Sections that win over the file's, key by key (`{"windows": {"hop_s": 5.0}}`); None values do not.
+
+    Raises
+    ------
+    NaturelmError
+        The file is missing, is not YAML, or a setting is unknown or out of range.
+    """
+    raw = {} if path is None else _read_yaml(path)
+    where = str(path) if path is not None else "settings"
+    for section, values in (overrides or {}).items():
+        if not isinstance(values, dict):
+            raw[section] = values
+            continue
+        base = raw.setdefault(section, {})
+        if not isinstance(base, dict):
+            raise NaturelmError(f"{where}: {section} is {base!r}, not settings; see configs/archive.yaml")
+        base.update({key: value for key, value in values.items() if value is not None})
+    try:
+        return ArchiveConfig.model_validate(raw)
+    except ValidationError as error:
+        raise NaturelmError(f"{where}: {_first_problem(error)}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NaturelmError(
+            f"{path}: cannot read the configuration ({error.strerror}); check --config"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise NaturelmError(f"{path}: not valid YAML ({problem}); mend the file") from None
+    if not isinstance(raw, dict):
+        raise NaturelmError(f"{path}: holds {type(raw).__name__}, not sections; see configs/archive.yaml")
+    return raw
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Tell a validation error in one sentence: the setting, its value and what is wrong."""
+    problem = error.errors(include_url=False)[0]
+    setting = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown setting {setting}; see configs/archive.yaml for the known ones"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{setting}: {message}" if setting else message
+    return f"{setting} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
