@@ -1,0 +1,201 @@
+"""The headers of MP3 (and MP1, MP2) files: how long they say they are.
+
+Source: ISO 11172-3 §2.4.1.3 and 13818-3 for the frame header; the Xing, LAME and VBRI tags as
+their encoders write them.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from naturelm.recordings.riff import PrefixedFile
+
+# kbit/s by (MPEG 1?, layer), from index 1 to 14.
+_BITRATES = {
+    (True, 1): [32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448],
+    (True, 2): [32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384],
+    (True, 3): [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
+    (False, 1): [32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256],
+    (False, 2): [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
+    (False, 3): [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
+}
+_SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+_SEARCH_BYTES = 1 << 17
+
+
+@dataclass(frozen=True)
+class MpegHeader:
+    """What the first frame and its tag say.
+
+    Attributes
+    ----------
+    sample_rate_hz, channels : int
+    layer : int
+        1, 2 or 3.
+    frames : int
+        Samples per channel: as the encoder's tag claims, or counted over the file where there is no tag.
+    first_frame_offset : int
+        Bytes before the first frame (ID3 tags).
+    has_tag : bool
+        The length comes from a Xing, Info or VBRI tag.
+    """
+
+    sample_rate_hz: int
+    channels: int
+    layer: int
+    frames: int
+    first_frame_offset: int
+    has_tag: bool
+
+
+@dataclass(frozen=True)
+class _Frame:
+    version: int
+    layer: int
+    sample_rate_hz: int
+    channels: int
+    size_bytes: int
+    samples: int
+
+    @property
+    def side_information_bytes(self) -> int:
+        if self.version == 3:
+            return 17 if self.channels == 1 else 32
+        return 9 if self.channels == 1 else 17
+
+
+def read_mpeg_header(file: BinaryIO) -> MpegHeader | None:
+    """Read how long an MP3 says it is; without a tag, count its frames (reads the whole file).
+
+    Returns
+    -------
+    MpegHeader or None
+        None where no two frames follow one another near the start.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    offset = _after_id3(file)
+    file.seek(offset)
+    head = file.read(_SEARCH_BYTES)
+    start = _first_frame(head)
+    if start is None:
+        return None
+    frame = _parse_frame(head[start : start + 4])
+    assert frame is not None
+    claimed = _tagged_frames(head[start : start + 400], frame)
+    return MpegHeader(
+        sample_rate_hz=frame.sample_rate_hz,
+        channels=frame.channels,
+        layer=frame.layer,
+        frames=_count_frames(file, offset + start) if claimed is None else claimed,
+        first_frame_offset=offset + start,
+        has_tag=claimed is not None,
+    )
+
+
+def mended_mpeg(file: BinaryIO, header: MpegHeader) -> PrefixedFile:
+    """Put a Xing tag in front of an MP3 that has none.
+
+    Without one the decoder takes the bit rate of the first frames for that of all, and stops at the length
+    it worked out from that: a variable bit rate loses most of the sound.
+    """
+    file.seek(header.first_frame_offset)
+    first = bytearray(file.read(4))
+    first[1] |= 0x01  # no checksum
+    # A middling bit rate, so that the tag fits whatever the first frame's was.
+    first[2] = 0x90 | (first[2] & 0x0C)
+    frame = _parse_frame(bytes(first))
+    assert frame is not None
+    size_bytes = file.seek(0, io.SEEK_END) - header.first_frame_offset
+    tag = struct.pack(">4sIII", b"Xing", 3, header.frames // frame.samples, size_bytes + frame.size_bytes)
+    head = (bytes(first) + bytes(frame.side_information_bytes) + tag).ljust(frame.size_bytes, b"\0")
+    return PrefixedFile(head, file, header.first_frame_offset, size_bytes)
+
+
+def _after_id3(file: BinaryIO) -> int:
+    offset = 0
+    while True:
+        file.seek(offset)
+        tag = file.read(10)
+        if len(tag) < 10 or tag[:3] != b"ID3":
+            return offset
+        size = (tag[6] & 127) << 21 | (tag[7] & 127) << 14 | (tag[8] & 127) << 7 | (tag[9] & 127)
+        offset += 10 + size + (10 if tag[5] & 0x10 else 0)
+
+
+def _first_frame(head: bytes) -> int | None:
+    """Where the first frame begins that another one of its kind follows: 11 set bits occur by chance."""
+    start = head.find(b"\xff")
+    while start >= 0:
+        frame = _parse_frame(head[start : start + 4])
+        if frame is not None:
+            following = _parse_frame(head[start + frame.size_bytes : start + frame.size_bytes + 4])
+            if following is not None and (following.version, following.layer, following.sample_rate_hz) == (
+                frame.version,
+                frame.layer,
+                frame.sample_rate_hz,
+            ):
+                return start
+        start = head.find(b"\xff", start + 1)
+    return None
+
+
+def _parse_frame(head: bytes) -> _Frame | None:
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
+    bitrate_index, rate_index = head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or layer == 4 or bitrate_index in (0, 15) or rate_index == 3:
+        return None
+    bit_rate = 1000 * _BITRATES[version == 3, layer][bitrate_index - 1]
+    sample_rate_hz = _SAMPLE_RATES[version][rate_index]
+    padding = head[2] >> 1 & 1
+    if layer == 1:
+        size_bytes, samples = (12 * bit_rate // sample_rate_hz + padding) * 4, 384
+    else:
+        samples = 576 if layer == 3 and version != 3 else 1152
+        size_bytes = samples // 8 * bit_rate // sample_rate_hz + padding
+    return _Frame(version, layer, sample_rate_hz, 1 if head[3] >> 6 == 3 else 2, size_bytes, samples)
+
+
+def _tagged_frames(content: bytes, frame: _Frame) -> int | None:
+    """Samples per channel from a Xing/Info tag (less LAME's delay and padding) or a VBRI tag."""
+    tag = content[4 + frame.side_information_bytes :]
+    if tag[:4] in (b"Xing", b"Info") and len(tag) >= 12:
+        flags, count = struct.unpack(">II", tag[4:12])
+        if not flags & 1 or not count:
+            return None
+        lame = 8 + 4 * bool(flags & 1) + 4 * bool(flags & 2) + 100 * bool(flags & 4) + 4 * bool(flags & 8)
+        trim = tag[lame + 21 : lame + 24] if tag[lame : lame + 4] in (b"LAME", b"Lavf", b"Lavc") else b""
+        silent = (trim[0] << 4 | trim[1] >> 4) + ((trim[1] & 15) << 8 | trim[2]) if len(trim) == 3 else 0
+        return max(count * frame.samples - silent, 0)
+    if content[36:40] == b"VBRI" and len(content) >= 54:
+        return struct.unpack(">I", content[50:54])[0] * frame.samples or None
+    return None
+
+
+def _count_frames(file: BinaryIO, offset: int) -> int:
+    samples = 0
+    file.seek(offset)
+    content = b""
+    at = 0
+    while True:
+        if at + 4 > len(content):
+            more = file.read(1 << 20)
+            if not more:
+                return samples
+            content, at = content[at:] + more, max(at - len(content), 0)
+            continue
+        frame = _parse_frame(content[at : at + 4])
+        if frame is None:
+            following = content.find(b"\xff", at + 1)
+            at = following if following >= 0 else len(content) - 3
+            continue
+        samples += frame.samples
+        at += frame.size_bytes
