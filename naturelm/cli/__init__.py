@@ -1,0 +1,64 @@
+"""The `naturelm` command: a group whose verbs load when they are called, one file per verb."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from naturelm import __version__
+from naturelm.errors import NaturelmError
+
+# verb -> one line of help, shown without importing the verb
+VERBS = {
+    "process": "Run a model over an archive of recordings and write tables.",
+    "query": "Ask the tables in SQL.",
+    "summary": "Print labels by hour, effort and recording statuses.",
+    "events": "Merge neighbouring detections of one label.",
+    "export": "Write detections for Raven, Audacity, Kaleidoscope, BirdNET, Camtrap DP and others.",
+    "clips": "Cut the best detections out of the original recordings.",
+    "report": "Write one self-contained HTML page about a results directory.",
+    "inference-app": "Open the web app: ask about sounds, explore results.",
+    "infer": "Ask a few recordings a question, without a job.",
+    "models": "List the models, what each needs and whether it is here.",
+    "bench": "Measure the engine, the pipeline and decoding.",
+}
+
+
+class _Verbs(click.Group):
+    """Verbs by name; a NaturelmError becomes one sentence and exit code 2."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        attribute = name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"naturelm.cli.{attribute}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except NaturelmError as error:
+            raise _InputMistake(str(error)) from None
+
+
+class _InputMistake(click.ClickException):
+    exit_code = 2
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="naturelm")
+def main() -> None:
+    """Run NatureLM-audio over archives of field recordings and read the results."""
+    # Paths may hold bytes that are no UTF-8: print them escaped rather than fail.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

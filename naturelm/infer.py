@@ -1,0 +1,254 @@
+"""Asking a few recordings a question, without a job: the published Python interface."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from naturelm.audio import SAMPLE_RATE_HZ, CutWindow, DecodeError, Samples, cut_windows, decode
+from naturelm.errors import NaturelmError
+from naturelm.models.answer import Answer
+from naturelm.windows import Window, check_window, plan_windows
+
+if TYPE_CHECKING:
+    from naturelm.engine import Engine
+    from naturelm.models.naturelm import NatureLM
+
+Audio = str | Path | npt.NDArray[np.floating]
+"""A file, or mono sound in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class WindowAnswer:
+    """What the model answered about one window.
+
+    Attributes
+    ----------
+    window : Window
+        Where it lies in the recording.
+    answer : Answer
+    """
+
+    window: Window
+    answer: Answer
+
+    def __str__(self) -> str:
+        return f"#{self.window.start_s:.2f}s - {self.window.end_s:.2f}s#: {self.answer.text}"
+
+
+class Pipeline:
+    """Asks a model about every window of recordings.
+
+    Parameters
+    ----------
+    model : NatureLM, str or Path, optional
+        A loaded model, or what :meth:`NatureLM.from_pretrained` takes; by default the bundled pocket model.
+    max_new_tokens, num_beams : int
+        Longest answer in tokens; beams of the search, 1 is greedy. The defaults are the published ones.
+    batch_size : int, optional
+        Windows heard at once; found by the engine where not given. It changes no answer.
+
+    Examples
+    --------
+    >>> from naturelm.infer import Pipeline
+    >>> from naturelm.models import NatureLM
+    >>> model = NatureLM.from_pretrained("EarthSpeciesProject/NatureLM-audio")  # doctest: +SKIP
+    >>> Pipeline(model=model)(["a.mp3"], "What is the common name for the focal species?")  # doctest: +SKIP
+    ['#0.00s - 10.00s#: Green Treefrog\\n']
+    """
+
+    def __init__(
+        self,
+        model: NatureLM | str | Path | None = None,
+        max_new_tokens: int = 300,
+        num_beams: int = 2,
+        batch_size: int | None = None,
+    ) -> None:
+        if model is None or isinstance(model, str | Path):
+            from naturelm.models.naturelm import NatureLM
+
+            model = NatureLM.from_pretrained(model or "pocket")
+        self.model = model
+        self.max_new_tokens = max_new_tokens
+        self.num_beams = num_beams
+        self.batch_size = batch_size
+
+    def __call__(
+        self,
+        audios: Sequence[Audio],
+        queries: str | Sequence[str],
+        window_length_seconds: float = 10.0,
+        hop_length_seconds: float = 10.0,
+        input_sample_rate: int = SAMPLE_RATE_HZ,
+    ) -> list[str]:
+        """Ask about every window of every recording.
+
+        Parameters
+        ----------
+        audios
+            Files, or mono float arrays in [-1, 1].
+        queries
+            One question for all, or one for each of `audios`.
+        window_length_seconds, hop_length_seconds
+            What the model hears at once, and seconds between window starts.
+        input_sample_rate
+            Sample rate of arrays; files know theirs.
+
+        Returns
+        -------
+        list of str
+            For each recording its answers, a line for each window: ``#0.00s - 10.00s#: Green Treefrog``.
+
+        Raises
+        ------
+        NaturelmError
+            An input mistake, or a file that cannot be decoded to its end.
+        """
+        if isinstance(audios, str | Path | np.ndarray):
+            raise NaturelmError("audios is a single recording; give a list of them")
+        questions = [queries] * len(audios) if isinstance(queries, str) else list(queries)
+        if len(questions) != len(audios):
+            raise NaturelmError(
+                f"{len(questions)} queries for {len(audios)} recordings; give one, or one for each"
+            )
+        texts = [""] * len(audios)
+        for question in dict.fromkeys(questions):
+            asked = [i for i, own in enumerate(questions) if own == question]
+            sounds = [audios[i] for i in asked]
+            for number, answered in self._answers(
+                sounds, question, window_length_seconds, hop_length_seconds, input_sample_rate
+            ):
+                texts[asked[number]] += f"{answered}\n"
+        return texts
+
+    def answers(
+        self,
+        audio: Audio,
+        query: str,
+        window_length_seconds: float = 10.0,
+        hop_length_seconds: float = 10.0,
+        input_sample_rate: int = SAMPLE_RATE_HZ,
+    ) -> Iterator[WindowAnswer]:
+        """Ask about every window of one recording, as it is decoded; the parameters are those of a call.
+
+        Raises
+        ------
+        NaturelmError
+            As a call does; for a file that is damaged in the middle, after the answers before the damage.
+        """
+        answered = self._answers([audio], query, window_length_seconds, hop_length_seconds, input_sample_rate)
+        return (answer for _, answer in answered)
+
+    def _answers(
+        self, audios: Sequence[Audio], query: str, window_s: float, hop_s: float, sample_rate_hz: int
+    ) -> Iterator[tuple[int, WindowAnswer]]:
+        check_window(window_s, hop_s)
+        if window_s > self.model.window_s:
+            raise NaturelmError(
+                f"window is {window_s:g} s, but the model hears {self.model.window_s:g} s at once; "
+                "give a window of at most that"
+            )
+        engine = self._engine(query)
+        cuts = (
+            (number, cut)
+            for number, audio in enumerate(audios)
+            for cut in stream_windows(_blocks(audio, sample_rate_hz), window_s, hop_s)
+        )
+        for batch in _batches(cuts, engine.batch_size):
+            waveforms = np.stack([cut.samples for _, cut in batch])
+            rows = engine.answer(waveforms, SAMPLE_RATE_HZ)
+            for (number, cut), (answer,) in zip(batch, rows, strict=True):
+                yield number, WindowAnswer(cut.window, answer)
+
+    def _engine(self, query: str) -> Engine:
+        from naturelm.engine import Engine, EngineQuery
+
+        # A new one each time: the model's weights and merging_alpha are its user's to change.
+        asked = EngineQuery(query, max_new_tokens=self.max_new_tokens)
+        return Engine(self.model, [asked], num_beams=self.num_beams, batch_size=self.batch_size)
+
+
+def stream_windows(blocks: Iterator[Samples], window_s: float, hop_s: float) -> Iterator[CutWindow]:
+    """Cut sound of unknown length into windows, by the rule of :func:`naturelm.windows.plan_windows`.
+
+    Parameters
+    ----------
+    blocks : iterator of float32 [samples]
+        16 kHz mono, as :func:`naturelm.audio.decode` yields it.
+    window_s, hop_s : float
+        Window length and seconds between window starts.
+
+    Raises
+    ------
+    DecodeError
+        As `blocks` does, after the windows of the sound before it.
+    """
+    samples = 0
+    failure: DecodeError | None = None
+
+    def counted() -> Iterator[Samples]:
+        nonlocal samples, failure
+        try:
+            for block in blocks:
+                samples += len(block)
+                yield block
+        except DecodeError as error:
+            failure = error
+
+    endless = (Window(i, i * hop_s, i * hop_s + window_s) for i in itertools.count())
+    window_samples = round(window_s * SAMPLE_RATE_HZ)
+    for cut in cut_windows(counted(), endless, window_samples):
+        if round(cut.decoded_s * SAMPLE_RATE_HZ) < window_samples:
+            # The sound ends in this window: now its length is known, and whether the window counts.
+            planned = plan_windows(samples / SAMPLE_RATE_HZ, window_s, hop_s)
+            if cut.window.index < len(planned):
+                yield CutWindow(planned[cut.window.index], cut.samples, cut.decoded_s)
+            break
+        yield cut
+    if failure is not None:
+        raise failure
+
+
+def _blocks(audio: Audio, sample_rate_hz: int) -> Iterator[Samples]:
+    if isinstance(audio, str | Path):
+        yield from decode(audio)
+        return
+    sound = np.asarray(audio)
+    if sound.ndim != 1 or not np.issubdtype(sound.dtype, np.floating):
+        raise NaturelmError(
+            f"a recording is an array of {sound.dtype} and shape {list(sound.shape)}; "
+            "give mono floating-point samples in [-1, 1]"
+        )
+    if sample_rate_hz < 1:
+        raise NaturelmError(
+            f"input_sample_rate is {sample_rate_hz}; give a positive number of samples per second"
+        )
+    sound = np.nan_to_num(sound.astype(np.float32))
+    if sample_rate_hz != SAMPLE_RATE_HZ:
+        sound = soxr.resample(sound, sample_rate_hz, SAMPLE_RATE_HZ)
+    yield np.clip(sound, -1.0, 1.0)
+
+
+def _batches(cuts: Iterator[tuple[int, CutWindow]], size: int) -> Iterator[list[tuple[int, CutWindow]]]:
+    """Windows in batches; what came before a failure is handed on before it."""
+    batch: list[tuple[int, CutWindow]] = []
+    failure: DecodeError | None = None
+    try:
+        for cut in cuts:
+            batch.append(cut)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except DecodeError as error:
+        failure = error
+    if batch:
+        yield batch
+    if failure is not None:
+        raise failure

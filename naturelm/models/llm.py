@@ -1,0 +1,99 @@
+"""Base language models from a local directory: a Llama and its tokenizer, or one sentence about why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
+
+from naturelm.errors import NaturelmError
+
+
+def load_llama(directory: Path, dtype: torch.dtype) -> LlamaForCausalLM:
+    """Load a Llama on the CPU.
+
+    Raises
+    ------
+    NaturelmError
+        If the directory holds none, or tensors are missing or of another shape.
+    """
+    try:
+        config = LlamaConfig.from_pretrained(directory, local_files_only=True)
+        kind = (config.architectures or ["LlamaForCausalLM"])[0]
+        if kind != "LlamaForCausalLM":
+            raise NaturelmError(f"{directory}: holds a {kind}; give a Llama as the base LLM")
+        with quiet():
+            llama, report = LlamaForCausalLM.from_pretrained(
+                directory,
+                config=config,
+                dtype=dtype,
+                local_files_only=True,
+                output_loading_info=True,
+                # Reported below, by name.
+                ignore_mismatched_sizes=True,
+            )
+    except NaturelmError:
+        raise
+    except Exception as error:  # transformers raises many kinds of errors for a damaged directory
+        raise NaturelmError(
+            f"{directory}: holds no readable base LLM ({_first_line(error)}); give --llm"
+        ) from error
+    wrong = sorted({*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])})
+    if wrong:
+        raise NaturelmError(
+            f"{directory}: {len(wrong)} tensors of the base LLM are missing or of another shape than "
+            f"config.json says ({', '.join(wrong[:5])}); fetch it again"
+        )
+    return llama
+
+
+def save_llama(llama: LlamaForCausalLM, tokenizer: Any, directory: Path) -> None:
+    """Write a Llama and its tokenizer so that :func:`load_llama` and any other program reads them.
+
+    Embeddings beyond the vocabulary are left out: the base LLM has none.
+    """
+    tensors = llama.state_dict()
+    embedding = "model.embed_tokens.weight"
+    tensors[embedding] = tensors[embedding][: llama.config.vocab_size].contiguous()
+    with quiet():
+        llama.save_pretrained(directory, state_dict=tensors)
+        tokenizer.save_pretrained(directory)
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """Load a tokenizer.
+
+    Raises
+    ------
+    NaturelmError
+        If the directory holds none that can be read.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # as above
+        raise NaturelmError(
+            f"{directory}: holds no readable tokenizer ({_first_line(error)}); give --llm"
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and reports from running across our own output."""
+    verbosity, progress_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if progress_bar:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:160]

@@ -1,0 +1,221 @@
+"""Which models there are, what each needs, and where its files come from. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from naturelm.errors import NaturelmError
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from, and what it needs.
+
+    Attributes
+    ----------
+    name
+        As asked for: preset name, directory or hub id.
+    path
+        Directory of the checkpoint, or its hub id.
+    llm
+        Base LLM beside it: directory, hub id, or None where the checkpoint's ``config.json`` decides.
+    licence
+        Of the weights; "" where unknown.
+    memory_gb_bf16
+        Memory for all weights in bfloat16, in 10^9 bytes, the engine's merged copies included; None where unknown.
+    access
+        What has to be done to get it, in words.
+    revision
+        Identifies the weights: hub commit, or a digest of the directory; None where they are not here yet.
+    """
+
+    name: str
+    path: str
+    llm: str | None = None
+    licence: str = ""
+    memory_gb_bf16: float | None = None
+    access: str = ""
+    revision: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `path` is a directory, not a hub id."""
+        return Path(self.path).is_dir() or not _HUB_ID.fullmatch(self.path)
+
+
+# Leads with a letter or digit, so that neither "./a/b" nor an absolute path is taken for one.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_LLM_FILES = ["*.json", "*.safetensors", "tokenizer.model"]
+_CHECKPOINT_FILES = ["config.json", "model.safetensors"]
+_DIGEST_BYTES = 65536
+_HERE = Path(__file__).parent
+
+PRESETS: dict[str, ModelSource] = {
+    "pocket": ModelSource(
+        name="pocket",
+        path=str(_HERE / "pocket"),
+        licence="Apache-2.0, as this package",
+        memory_gb_bf16=0.01,
+        access="bundled with this package",
+    ),
+    "naturelm-8b": ModelSource(
+        name="naturelm-8b",
+        path="EarthSpeciesProject/NatureLM-audio",
+        llm="meta-llama/Meta-Llama-3.1-8B-Instruct",
+        licence="CC-BY-NC-SA-4.0; base LLM: Llama 3.1 Community License",
+        memory_gb_bf16=19.1,
+        access="accept Llama 3.1's terms on the hub, then run `hf auth login`",
+    ),
+}
+
+
+def resolve(name_or_path: str | Path) -> ModelSource:
+    """Find out what a model's name means, without loading or fetching anything.
+
+    Parameters
+    ----------
+    name_or_path
+        Preset name, local directory, or hub id (``owner/name``); a directory goes before a hub id.
+
+    Raises
+    ------
+    NaturelmError
+        If it is none of these.
+    """
+    name = str(name_or_path)
+    if name in PRESETS:
+        return _with_revision(PRESETS[name])
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        return _with_revision(ModelSource(name=name, path=str(directory), access="on this machine"))
+    for preset in PRESETS.values():
+        if name == preset.path:
+            return _with_revision(replace(preset, name=name))
+    if _HUB_ID.fullmatch(name):
+        return _with_revision(ModelSource(name=name, path=name, access="from the hub"))
+    raise NaturelmError(
+        f"there is no model {name!r}; give {', '.join(PRESETS)}, a directory with config.json and "
+        "model.safetensors, or a hub id such as EarthSpeciesProject/NatureLM-audio"
+    )
+
+
+def is_here(source: ModelSource) -> bool:
+    """Whether all files of a model are on this machine."""
+    if source.is_local:
+        return all((Path(source.path) / name).is_file() for name in _CHECKPOINT_FILES)
+    return _is_cached(source.path, _CHECKPOINT_FILES) and (
+        source.llm is None or _is_cached(source.llm, ["config.json", "tokenizer.json"])
+    )
+
+
+def fetch(source: ModelSource) -> Path:
+    """The checkpoint's directory; from the hub if it is not here.
+
+    Raises
+    ------
+    NaturelmError
+        If the directory lacks a file, or the hub cannot be reached or denies access.
+    """
+    directory = Path(source.path) if source.is_local else _from_hub(source.path, _CHECKPOINT_FILES)
+    for name in _CHECKPOINT_FILES:
+        if not (directory / name).is_file():
+            raise NaturelmError(
+                f"{directory}: has no {name}; give a directory that holds {' and '.join(_CHECKPOINT_FILES)}"
+            )
+    return directory
+
+
+def fetch_llm(llm: str | Path, checkpoint: Path) -> Path:
+    """The base LLM's directory: a path (relative to the checkpoint, or to where we are) or a hub id.
+
+    Raises
+    ------
+    NaturelmError
+        If there is no such directory, or the hub cannot be reached or denies access.
+    """
+    for candidate in (checkpoint / llm, Path(llm)):
+        if candidate.is_dir():
+            return candidate.resolve()
+    if _HUB_ID.fullmatch(str(llm)):
+        return _from_hub(str(llm), _LLM_FILES)
+    raise NaturelmError(f"there is no base LLM {str(llm)!r} here; give its directory or hub id with --llm")
+
+
+def _with_revision(source: ModelSource) -> ModelSource:
+    return replace(
+        source, revision=_digest(Path(source.path)) if source.is_local else _cached_commit(source.path)
+    )
+
+
+def _digest(directory: Path) -> str | None:
+    """Digest of config.json and the weights beside it: each file's name, size, first and last 64 KiB."""
+    config = directory / "config.json"
+    if not config.is_file():
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    for path in [
+        config,
+        *sorted(directory.rglob("*.safetensors")),
+        *sorted(_own_llm(config).glob("*.safetensors")),
+    ]:
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_DIGEST_BYTES))
+            file.seek(max(size - _DIGEST_BYTES, 0))
+            digest.update(file.read(_DIGEST_BYTES))
+    return digest.hexdigest()
+
+
+def _own_llm(config: Path) -> Path:
+    """The base LLM's directory that a checkpoint's config.json names, whether it is there or not."""
+    try:
+        named = json.loads(config.read_text(encoding="utf-8"))["llama_path"]
+        return config.parent / named
+    except (ValueError, KeyError, TypeError):
+        return config.parent / "llm"
+
+
+def _cached_commit(repo_id: str) -> str | None:
+    """Commit of the hub repository's copy on this machine, if there is one."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(repo_id, "config.json")
+    return Path(path).parent.name if isinstance(path, str) else None
+
+
+def _is_cached(repo_id: str, files: list[str]) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return all(isinstance(try_to_load_from_cache(repo_id, name), str) for name in files)
+
+
+def _from_hub(repo_id: str, files: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=files, etag_timeout=5))
+    except GatedRepoError as error:
+        raise NaturelmError(
+            f"{repo_id} is gated; accept its terms at huggingface.co/{repo_id} and run `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise NaturelmError(
+            f"the hub has no {repo_id} that you may read; check the name, or run `hf auth login`"
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        raise NaturelmError(
+            f"{repo_id} is not on this machine and the hub cannot be reached; connect to the internet, "
+            "or give the directory of a copy"
+        ) from error
