@@ -1,0 +1,140 @@
+"""The two stages of the job as plain callables: decode reads, answer segments. No Ray here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from naturelm.audio import SAMPLE_RATE_HZ, cut_windows
+from naturelm.config import ArchiveConfig
+from naturelm.decoding import Decoder, DecodeRequest, pcm_samples
+from naturelm.errors import NaturelmError
+from naturelm.pipeline.plan import Read, Segment
+from naturelm.pipeline.rows import AnsweredSegment
+from naturelm.windows import Window
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedSegment:
+    """A segment's sound.
+
+    Attributes
+    ----------
+    segment : Segment
+        The unit of work.
+    pcm : bytes
+        float16 samples at 16 kHz, mono, from the segment's start.
+    windows : tuple of Window
+        The windows that the decoded sound holds.
+    decoded_s : float
+        Seconds decoded of the segment's own span.
+    status, error
+        As in `AnsweredSegment`.
+    """
+
+    segment: Segment
+    pcm: bytes
+    windows: tuple[Window, ...]
+    decoded_s: float
+    status: str
+    error: str | None
+
+
+class Decode:
+    """Decode reads in order, one segment at a time; a broken recording is a status, never an exception."""
+
+    def __init__(self, config: ArchiveConfig) -> None:
+        self._config = config
+        self._decoder = Decoder(timeout_s=config.audio.decode_timeout_s)
+
+    def __call__(self, read: Read) -> Iterator[DecodedSegment]:
+        settings = self._config.windows
+        request = DecodeRequest(
+            path=read.recording.absolute_path,
+            channel=self._config.audio.channel,
+            spans=tuple((segment.start_s, segment.end_s) for segment in read.segments),
+        )
+        for segment, span in zip(read.segments, self._decoder.decode(request), strict=True):
+            decoded_end_s = segment.start_s + span.decoded_s
+            missing_s = segment.end_s - decoded_end_s
+            # Within a sample of the end is the end; only the last segment's windows depend on where it lies.
+            sound_end_s = (
+                decoded_end_s if missing_s > 1 / SAMPLE_RATE_HZ else segment.recording.duration_s or 0.0
+            )
+            yield DecodedSegment(
+                segment=segment,
+                pcm=span.pcm,
+                windows=tuple(segment.windows(sound_end_s, settings)),
+                decoded_s=min(span.decoded_s, segment.own_end_s - segment.start_s),
+                status=span.status,
+                error=span.error,
+            )
+
+    def close(self) -> None:
+        self._decoder.close()
+
+
+class Ask:
+    """Put the queries to the windows of decoded segments; loads the model once.
+
+    Raises
+    ------
+    NaturelmError
+        The model cannot be loaded, or hears less at once than a window.
+    """
+
+    def __init__(self, config: ArchiveConfig, threads: int | None = None) -> None:
+        import torch
+
+        from naturelm.engine import Engine, EngineQuery
+        from naturelm.models import NatureLM
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        settings = config.model
+        dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
+        model = NatureLM.from_pretrained(
+            settings.name, llm=settings.llm, dtype=dtype, merging_alpha=settings.merging_alpha
+        )
+        if config.windows.length_s > model.window_s:
+            raise NaturelmError(
+                f"window is {config.windows.length_s:g} s and {settings.name} hears {model.window_s:g} s at once; "
+                f"give a --window of at most {model.window_s:g}"
+            )
+        queries = [
+            EngineQuery(
+                prompt=query.prompt,
+                max_new_tokens=query.max_new_tokens or config.generation.max_new_tokens,
+                labels=query.labels,
+                top_k=query.top_k,
+            )
+            for query in config.queries
+        ]
+        self._window_samples = round(config.windows.length_s * SAMPLE_RATE_HZ)
+        self._engine = Engine(
+            model, queries, num_beams=config.generation.num_beams, batch_size=config.job.batch_size
+        )
+
+    def __call__(self, decoded: Sequence[DecodedSegment]) -> list[AnsweredSegment]:
+        """Answer the windows of all segments together, so that short recordings fill a batch too."""
+        waveforms = [
+            cut.samples
+            for part in decoded
+            for cut in cut_windows(
+                [pcm_samples(part.pcm)], part.windows, self._window_samples, start_s=part.segment.start_s
+            )
+        ]
+        answers = iter(self._engine.answer(np.stack(waveforms), SAMPLE_RATE_HZ) if waveforms else ())
+        return [
+            AnsweredSegment(
+                segment=part.segment,
+                windows=part.windows,
+                answers=tuple(tuple(next(answers)) for _ in part.windows),
+                decoded_s=part.decoded_s,
+                status=part.status,
+                error=part.error,
+            )
+            for part in decoded
+        ]

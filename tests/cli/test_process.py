@@ -1,0 +1,89 @@
+"""What `naturelm process` says to a user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from naturelm.cli import VERBS, main
+
+
+@pytest.fixture
+def archive(tmp_path) -> Path:
+    directory = tmp_path / "archive"
+    directory.mkdir()
+    soundfile.write(directory / "a.wav", np.zeros(16_000, np.float32), 16_000)
+    return directory
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def refused(result) -> str:
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    (message,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    return message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--hop", "0"], "hop is 0 s; give a positive --hop"),
+        (["--window", "-10"], "window is -10 s; give a positive --window"),
+        (["--window", "5", "--hop", "6"], "longer than the window"),
+        (["--window", "nan"], "window is nan s"),
+        (["--query", "species="], "--query 'species=': not ID=TEXT"),
+        (["--query", "which species?"], "not ID=TEXT"),
+        (["--query", "a=x", "--query", "a=y"], "'a' stands twice"),
+        (["--query", "a:song=x"], "kind is 'song'"),
+        (["--model", "no-such-model"], "no model 'no-such-model'"),
+        (["--batch-size", "0"], "batch_size is 0"),
+        (["--workers", "-1"], "workers is -1"),
+        (["--channel", "-1"], "channel is -1"),
+        (["--merging-alpha", "3"], "merging_alpha is 3"),
+        (["--config", "none.yaml"], "none.yaml: cannot read"),
+    ],
+)
+def test_mistake_is_one_sentence_and_exit_code_2(archive, tmp_path, arguments, told):
+    assert told in refused(call("process", archive, "--out", tmp_path / "out", *arguments))
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_path_is_told(tmp_path):
+    message = refused(call("process", tmp_path / "nowhere", "--out", tmp_path / "out"))
+    assert str(tmp_path / "nowhere") in message
+
+
+def test_path_without_recordings_is_told(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "no recordings found" in refused(call("process", tmp_path / "empty", "--out", tmp_path / "out"))
+
+
+def test_out_that_is_a_file_is_told(archive, tmp_path):
+    (tmp_path / "out").write_text("")
+    assert "is a file; give --out a directory" in refused(call("process", archive, "--out", tmp_path / "out"))
+
+
+def test_cluster_that_is_not_there_is_told(archive, tmp_path):
+    out = tmp_path / "out"
+    message = refused(call("process", archive, "--out", out, "--address", "127.0.0.1:1"))
+    assert "no Ray cluster answers there" in message
+
+
+def test_every_verb_has_help():
+    for verb in VERBS:
+        result = call(verb, "--help")
+        assert result.exit_code == 0, verb
+        assert "Usage: main" in result.output or "Usage: naturelm" in result.output
+
+
+def test_version_is_told():
+    result = call("--version")
+    assert result.exit_code == 0
+    assert result.output.startswith("naturelm, version ")

@@ -1,0 +1,136 @@
+"""The whole job on real files with the bundled model: every row once, whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from naturelm.config import ArchiveConfig, load
+from naturelm.errors import NaturelmError
+from naturelm.pipeline import local
+from naturelm.pipeline.plan import Read
+from naturelm.pipeline.rows import AnsweredSegment
+from naturelm.synthesis import NIGHT, make_night
+from tests.pipeline.runs import SETTINGS, published, run, staged, table
+
+WINDOWS = sum(-(-round(duration_s) // 10) for _, _, duration_s, _ in NIGHT)
+
+
+@pytest.fixture(scope="session")
+def night(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("night")
+    make_night(directory, seed=3)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def undisturbed(night, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed")
+    run([night], out)
+    return out
+
+
+def test_night_has_a_row_for_every_recording_and_an_answer_for_every_window_and_query(night, tmp_path):
+    counts = run([night], tmp_path)
+    assert counts.recordings == {"ok": len(NIGHT), "done before": 0}
+    assert (counts.windows, counts.answers) == (WINDOWS, 2 * WINDOWS)
+    recordings = table(tmp_path, "recordings")
+    assert sorted(recordings["path"].to_pylist()) == sorted(path for path, *_ in NIGHT)
+    assert recordings["duration_s"].to_pylist() == pytest.approx(recordings["decoded_s"].to_pylist())
+    answers = table(tmp_path, "answers")
+    keys = list(zip(*(answers[c].to_pylist() for c in ("recording_id", "window", "query")), strict=True))
+    assert len(set(keys)) == len(keys) == 2 * WINDOWS
+    assert all(0 < score <= 1 for score in answers["score"].to_pylist())
+    assert staged(tmp_path) == []
+
+
+def test_rows_know_the_recorders_clock(undisturbed):
+    answers = table(undisturbed, "answers").to_pylist()
+    recordings = {row["recording_id"]: row for row in table(undisturbed, "recordings").to_pylist()}
+    for row in answers:
+        start = recordings[row["recording_id"]]["start_local"]
+        assert (row["start_local"] - start).total_seconds() == row["start_s"]
+    # Song Meter names hold no offset: UTC stays unknown. The AudioMoth says it in its comment.
+    known = {row["path"]: row["start_time"] is not None for row in recordings.values()}
+    assert known == {path: path.startswith("ridge/") for path, *_ in NIGHT}
+
+
+def test_second_run_has_nothing_to_do_and_changes_nothing(night, undisturbed):
+    before = published(undisturbed)
+    counts = run([night], undisturbed)
+    assert (counts.segments, counts.recordings["done before"]) == (0, len(NIGHT))
+    assert published(undisturbed) == before
+
+
+def test_interrupted_run_goes_on_where_it_stopped(night, undisturbed, tmp_path, monkeypatch):
+    original = local.answer_here
+    answered: list[str] = []
+    limit = 0
+
+    def stopping(reads: Sequence[Read], config: ArchiveConfig) -> Iterator[AnsweredSegment]:
+        for number, result in enumerate(original(reads, config)):
+            if number == limit:
+                raise KeyboardInterrupt
+            answered.append(result.segment.id)
+            yield result
+
+    monkeypatch.setattr(local, "answer_here", stopping)
+    for limit in (1, 3):  # noqa: B007 (read by `stopping`)
+        with pytest.raises(KeyboardInterrupt):
+            run([night], tmp_path)
+        (*_, record) = sorted((tmp_path / "_runs").iterdir())
+        assert json.loads(record.read_text())["status"] == "interrupted"
+    limit = 10**9
+    run([night], tmp_path)
+    assert len(set(answered)) == len(answered)
+    assert published(tmp_path) == published(undisturbed)
+    assert staged(tmp_path) == []
+
+
+def test_recordings_that_arrive_later_are_the_only_ones_answered(night, undisturbed, tmp_path):
+    archive = tmp_path / "archive"
+    shutil.copytree(night, archive)
+    late = archive / NIGHT[0][0]
+    late.rename(tmp_path / "card.wav")
+    out = tmp_path / "out"
+    run([archive], out)
+    (tmp_path / "card.wav").rename(late)
+    counts = run([archive], out)
+    assert counts.recordings == {"ok": 1, "done before": len(NIGHT) - 1}
+    assert published(out) == published(undisturbed)
+
+
+def test_segment_length_and_batches_change_no_row(night, undisturbed, tmp_path):
+    config = load(None, SETTINGS | {"job": {"workers": 0, "segment_minutes": 10.0, "batch_size": 3}})
+    run([night], tmp_path, config)
+    assert published(tmp_path) == published(undisturbed)
+
+
+def test_another_analysis_into_the_same_directory_is_refused(night, undisturbed):
+    with pytest.raises(NaturelmError, match=r"windows\.hop_s \(10\.0 there, 5\.0 now\)"):
+        run([night], undisturbed, load(None, SETTINGS | {"windows": {"hop_s": 5.0}}))
+
+
+def test_run_record_tells_what_ran(undisturbed, night):
+    record = json.loads(sorted((undisturbed / "_runs").iterdir())[0].read_text())
+    assert record["status"] == "complete"
+    assert record["roots"] == [str(night)]
+    assert record["counts"]["windows"] == WINDOWS
+    assert {"naturelm", "torch", "python"} <= set(record["versions"])
+
+
+def test_directory_without_recordings_is_told(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(NaturelmError, match="no recordings found"):
+        run([tmp_path], tmp_path / "out")
+
+
+@pytest.mark.ray
+def test_ray_writes_the_same_files_as_this_process(night, undisturbed, tmp_path, local_ray):
+    config = load(None, SETTINGS | {"job": {"workers": 1, "segment_minutes": 0.5}})
+    run([night], tmp_path, config)
+    assert published(tmp_path) == published(undisturbed)
