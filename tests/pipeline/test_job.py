@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 from naturelm.config import ArchiveConfig, load
 from naturelm.errors import NaturelmError
@@ -89,6 +94,35 @@ def test_interrupted_run_goes_on_where_it_stopped(night, undisturbed, tmp_path, 
     assert len(set(answered)) == len(answered)
     assert published(tmp_path) == published(undisturbed)
     assert staged(tmp_path) == []
+
+
+def test_killed_run_goes_on_where_it_stopped(night, undisturbed, tmp_path):
+    config = tmp_path / "archive.yaml"
+    config.write_text(yaml.safe_dump(SETTINGS))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "naturelm.cli", "process", night, "--out", out, "--config", config]
+    killed = subprocess.Popen([*map(str, command), "--batch-size", "1"], stderr=subprocess.DEVNULL)
+    while killed.poll() is None and not list(out.glob("_staging/answers/*.parquet")):
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    assert killed.returncode == -signal.SIGKILL, "the run was over before it could be killed"
+    run([night], out)
+    assert published(out) == published(undisturbed)
+    assert staged(out) == []
+
+
+def test_closed_list_gives_the_best_label_with_its_probability(night, tmp_path):
+    labels = ["Owl", "Frog", "Songbird"]
+    query = {"id": "which", "prompt": "Which of these is heard?", "kind": "classification", "labels": labels}
+    config = load(None, SETTINGS | {"queries": [query | {"top_k": 2}]})
+    run([night / "ridge"], tmp_path, config)
+    answers, detections = table(tmp_path, "answers"), table(tmp_path, "detections")
+    assert set(answers["text"].to_pylist()) <= {*labels, "None"}
+    assert set(detections["label"].to_pylist()) <= set(labels)
+    # The best two of four: at least one of them is no "None".
+    assert answers.num_rows <= detections.num_rows <= 2 * answers.num_rows
+    assert all(0 < p <= 1 for p in detections["score"].to_pylist())
 
 
 def test_recordings_that_arrive_later_are_the_only_ones_answered(night, undisturbed, tmp_path):

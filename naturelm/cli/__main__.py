@@ -1,0 +1,5 @@
+"""`python -m naturelm.cli`."""
+
+from naturelm.cli import main
+
+main(prog_name="naturelm")

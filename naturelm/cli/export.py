@@ -1,0 +1,72 @@
+"""`naturelm export`: detections in the formats of other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from naturelm.errors import NaturelmError
+from naturelm.tables.errors import told
+from naturelm.tables.export import FORMATS, get_format
+from naturelm.tables.export.rows import Selection
+from naturelm.tables.labels import scientific_queries
+from naturelm.tables.output import printable
+from naturelm.tables.query import open_tables, read_analysis
+
+
+@click.command(epilog="\b\n" + "\n".join(f"{name:16}{about}" for name, about in FORMATS.items()))
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--format", "form", required=True, metavar="FORMAT", help="One of those below.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File to write; a directory for formats of one file per recording.",
+)
+@click.option(
+    "--min-score", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Leave out lower scores."
+)
+@click.option("--label", "labels", multiple=True, help="Only this label, in any spelling; may be repeated.")
+@click.option("--query", "queries", multiple=True, help="Only the answers to this query; may be repeated.")
+@click.option("--events", is_flag=True, help="Merge neighbouring detections of one label within a recording.")
+@click.option(
+    "--archive",
+    type=click.Path(path_type=Path),
+    help="Where the recordings lie: paths in the export start with it.  [default: paths as in the tables]",
+)
+def export(
+    directory: Path,
+    form: str,
+    out: Path,
+    min_score: float,
+    labels: tuple[str, ...],
+    queries: tuple[str, ...],
+    events: bool,
+    archive: Path | None,
+) -> None:
+    """Write the detections in DIRECTORY for other tools.
+
+    Text that a spreadsheet would calculate gets an apostrophe before it. Labels are written under their most
+    frequent spelling; --min-score applies to each detection before events are merged.
+    """
+    module = get_format(form)
+    connection = open_tables(directory, locked=True)
+    selection = Selection(
+        connection,
+        scientific_queries(read_analysis(directory)),
+        min_score,
+        labels,
+        queries,
+        events,
+        archive.absolute().as_posix() if archive else "",
+    )
+    try:
+        with told():
+            saved = module.save(selection, out)
+    except OSError as error:
+        raise NaturelmError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
+    what = "events" if events else "detections"
+    click.echo(f"{saved.detections:,} {what} of {saved.recordings:,} recordings in {out}")
+    for note in saved.notes:
+        click.echo(printable(note), err=True)

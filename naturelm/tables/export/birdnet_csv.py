@@ -1,0 +1,56 @@
+"""BirdNET-Analyzer's results as CSV, one file for all recordings."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pyarrow as pa
+
+from naturelm.tables.export.rows import LoadedRow, Saved, Selection, check_file, loaded, number
+from naturelm.tables.export.text import flat, guard, unguard
+from naturelm.tables.output import csv_writer, whole_file
+
+HEADER = ["Start (s)", "End (s)", "Scientific name", "Common name", "Confidence", "File"]
+
+
+def save(selection: Selection, out: Path) -> Saved:
+    """Write one CSV. Only the name that the query asked for is filled in."""
+    check_file(out)
+    saved = Saved()
+    with whole_file(out) as file:
+        writer = csv_writer(file)
+        writer.writerow(HEADER)
+        for recording, detections in selection.by_recording():
+            path = guard(flat(selection.path(recording)))
+            writer.writerows(
+                (
+                    found.start_s,
+                    found.end_s,
+                    guard(flat(found.scientific_name)),
+                    guard(flat(found.common_name)),
+                    found.score,
+                    path,
+                )
+                for found in detections
+            )
+            saved.detections += len(detections)
+            saved.recordings += 1
+    return saved
+
+
+def load(path: Path) -> pa.Table:
+    """Read a results CSV."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows: list[LoadedRow] = [
+            (
+                unguard(row["File"]),
+                float(row["Start (s)"]),
+                float(row["End (s)"]),
+                unguard(row["Common name"]),
+                unguard(row["Scientific name"]),
+                number(row["Confidence"]),
+            )
+            for row in csv.DictReader(file)
+        ]
+    return loaded(rows)

@@ -1,0 +1,85 @@
+"""Every column of the detections as CSV that is safe to open in a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pyarrow as pa
+
+from naturelm.tables.export.rows import LoadedRow, Saved, Selection, check_file, loaded, number
+from naturelm.tables.export.text import guard, unguard
+from naturelm.tables.output import csv_writer, whole_file
+
+HEADER = [
+    "recording_id",
+    "path",
+    "station",
+    "date",
+    "start_s",
+    "end_s",
+    "start_local",
+    "start_time",
+    "latitude",
+    "longitude",
+    "query",
+    "common_name",
+    "scientific_name",
+    "score",
+    "text",
+    "model",
+]
+
+
+def save(selection: Selection, out: Path) -> Saved:
+    """Write one CSV."""
+    check_file(out)
+    saved = Saved()
+    with whole_file(out) as file:
+        writer = csv_writer(file)
+        writer.writerow(HEADER)
+        for recording, detections in selection.by_recording():
+            where = (
+                recording.recording_id,
+                guard(selection.path(recording)),
+                guard(recording.station),
+                recording.date or "",
+            )
+            position = (recording.latitude, recording.longitude)
+            writer.writerows(
+                (
+                    *where,
+                    found.start_s,
+                    found.end_s,
+                    recording.local_at(found.start_s),
+                    recording.time_at(found.start_s),
+                    *position,
+                    found.query,
+                    guard(found.common_name),
+                    guard(found.scientific_name),
+                    found.score,
+                    guard(found.text),
+                    guard(found.model),
+                )
+                for found in detections
+            )
+            saved.detections += len(detections)
+            saved.recordings += 1
+    return saved
+
+
+def load(path: Path) -> pa.Table:
+    """Read a CSV written by `save`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows: list[LoadedRow] = [
+            (
+                unguard(row["path"]),
+                float(row["start_s"]),
+                float(row["end_s"]),
+                unguard(row["common_name"]),
+                unguard(row["scientific_name"]),
+                number(row["score"]),
+            )
+            for row in csv.DictReader(file)
+        ]
+    return loaded(rows)

@@ -1,0 +1,78 @@
+"""Kaleidoscope Pro's table of identifications (Wildlife Acoustics), for its viewer.
+
+`TOP1DIST` is a distance, 0 for a sure match: one minus the score.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+
+from naturelm.tables.export.rows import LoadedRow, Saved, Selection, check_file, loaded, number
+from naturelm.tables.export.text import flat, guard, unguard
+from naturelm.tables.output import csv_writer, whole_file
+
+HEADER = [
+    "INDIR",
+    "FOLDER",
+    "IN FILE",
+    "CHANNEL",
+    "OFFSET",
+    "DURATION",
+    "DATE",
+    "TIME",
+    "HOUR",
+    "AUTO ID*",
+    "TOP1DIST",
+    "TOP1MATCH",
+    "MANUAL ID*",
+]
+
+
+def save(selection: Selection, out: Path) -> Saved:
+    """Write one CSV; dates and times are the recorder's clock at the detection."""
+    check_file(out)
+    saved = Saved()
+    with whole_file(out) as file:
+        writer = csv_writer(file)
+        writer.writerow(HEADER)
+        for recording, detections in selection.by_recording():
+            path = PurePosixPath(recording.path)
+            folder = "" if path.parent == PurePosixPath(".") else str(path.parent)
+            where = [guard(flat(text)) for text in (selection.archive, folder, path.name)]
+            for found in detections:
+                local = recording.local_at(found.start_s)
+                time = (
+                    (local.strftime("%Y-%m-%d"), local.strftime("%H:%M:%S"), local.hour)
+                    if local
+                    else ("",) * 3
+                )
+                label = guard(flat(found.label))
+                distance = "" if found.score is None else round(1 - found.score, 4)
+                length_s = round(found.end_s - found.start_s, 6)
+                writer.writerow([*where, 0, found.start_s, length_s, *time, label, distance, label, ""])
+            saved.detections += len(detections)
+            saved.recordings += 1
+    return saved
+
+
+def load(path: Path) -> pa.Table:
+    """Read a table of identifications; labels come back as common names."""
+    rows: list[LoadedRow] = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file):
+            start_s = float(row["OFFSET"])
+            distance = number(row["TOP1DIST"])
+            rows.append(
+                (
+                    "/".join(part for cell in ("INDIR", "FOLDER", "IN FILE") if (part := unguard(row[cell]))),
+                    start_s,
+                    round(start_s + float(row["DURATION"]), 6),
+                    unguard(row["AUTO ID*"]),
+                    None,
+                    None if distance is None else round(1 - distance, 4),
+                )
+            )
+    return loaded(rows)

@@ -1,0 +1,263 @@
+"""What is exported: every recording in order, each with its detections, at flat memory."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, Protocol
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from naturelm.errors import NaturelmError
+from naturelm.tables.events import GAP_S
+from naturelm.tables.labels import label_key
+from naturelm.tables.text import file_name
+
+LoadedRow = tuple[str, float, float, str | None, str | None, float | None]
+
+LOADED = pa.schema(
+    [
+        ("path", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("common_name", pa.string()),
+        ("scientific_name", pa.string()),
+        ("score", pa.float64()),
+    ]
+)
+"""What `load` of every format returns; names and scores are null where the format or the file has none."""
+
+_BATCH_ROWS = 20_000
+_MAX_NAME_BYTES = 160
+# What the model hears, whatever the recording's rate.
+_MODEL_NYQUIST_HZ = 8_000.0
+
+
+class Recording(NamedTuple):
+    """A row of `recordings`, in the order of the export; `position` counts from 1."""
+
+    position: int
+    recording_id: str
+    path: str
+    station: str | None
+    date: dt.date | None
+    start_local: dt.datetime | None
+    start_time: dt.datetime | None
+    latitude: float | None
+    longitude: float | None
+    duration_s: float | None
+    decoded_s: float | None
+    sample_rate_hz: int | None
+    format: str | None
+    status: str
+
+    @property
+    def sound_s(self) -> float:
+        """Seconds that a player finds in the file: of a damaged one, only what can be decoded."""
+        seconds = self.duration_s if self.status == "ok" else self.decoded_s
+        return seconds or 0.0
+
+    @property
+    def high_hz(self) -> float:
+        """Highest frequency that the model heard."""
+        return min(_MODEL_NYQUIST_HZ, (self.sample_rate_hz or 2 * _MODEL_NYQUIST_HZ) / 2)
+
+    def local_at(self, start_s: float) -> dt.datetime | None:
+        return self.start_local and self.start_local + dt.timedelta(seconds=start_s)
+
+    def time_at(self, start_s: float) -> dt.datetime | None:
+        return self.start_time and self.start_time + dt.timedelta(seconds=start_s)
+
+
+class Detection(NamedTuple):
+    """A detection, or an event with the best of its scores.
+
+    `label` is the most frequent spelling; it is also the common or the scientific name, whichever its query
+    asked for. Times are seconds within the recording. `text` and `model` are null for events.
+    """
+
+    start_s: float
+    end_s: float
+    query: str
+    label: str
+    common_name: str | None
+    scientific_name: str | None
+    score: float | None
+    text: str | None
+    model: str | None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a results directory is exported.
+
+    Attributes
+    ----------
+    connection : duckdb.DuckDBPyConnection
+        From `naturelm.open_tables`.
+    scientific : frozenset of str
+        Queries that ask for scientific names.
+    min_score : float
+        Detections with a lower score are left out.
+    labels, queries : tuple of str
+        Only these, where given; labels in any spelling.
+    events : bool
+        Neighbouring detections merged, within a recording.
+    archive : str
+        Folder that paths in the export start with; "" leaves them relative, as in the tables.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    scientific: frozenset[str] = frozenset()
+    min_score: float = 0.0
+    labels: tuple[str, ...] = ()
+    queries: tuple[str, ...] = ()
+    events: bool = False
+    archive: str = ""
+
+    def path(self, recording: Recording) -> str:
+        """Where the recording lies, for the tool that reads the export."""
+        return str(PurePosixPath(self.archive) / recording.path) if self.archive else recording.path
+
+    def by_recording(self) -> Iterator[tuple[Recording, list[Detection]]]:
+        """Every recording, silent ones included, by station and time, with its detections in time."""
+        self.connection.execute(
+            """
+            CREATE OR REPLACE TEMP TABLE exported AS
+            SELECT
+                row_number() OVER (
+                    ORDER BY station NULLS LAST, start_local NULLS LAST, path, recording_id
+                ) AS position,
+                recording_id, path, station, date, start_local, start_time, latitude, longitude,
+                duration_s, decoded_s, sample_rate_hz, format, status
+            FROM recordings
+            """
+        )
+        recordings = self.connection.sql("FROM exported ORDER BY position").to_arrow_table()
+        said = groupby(_runs(self._detections()), key=lambda run: run[0])
+        next_position, runs = next(said, (0, iter(())))
+        for batch in recordings.to_batches(max_chunksize=1_000):
+            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                recording = Recording(*values)
+                if recording.position == next_position:
+                    yield recording, [Detection(*row) for _, rows in runs for row in rows]
+                    next_position, runs = next(said, (0, iter(())))
+                else:
+                    yield recording, []
+
+    def _detections(self) -> pa.RecordBatchReader:
+        source = (
+            "(SELECT recording_id, start_s, end_s, query, label_key, best_score AS score, NULL::VARCHAR AS text, "
+            "NULL::VARCHAR AS model, label AS name "
+            "FROM events_of(gap_s := $gap_s, min_score := $min_score, across := false))"
+            if self.events
+            else "(SELECT recording_id, start_s, end_s, query, label_key, score, text, model, name "
+            "FROM detections JOIN (SELECT label, label_key, name FROM labels) USING (label) "
+            "WHERE coalesce(score, 0) >= $min_score AND $gap_s IS NOT NULL)"
+        )
+        return self.connection.sql(
+            f"""
+            SELECT
+                position, start_s, end_s, query, name,
+                CASE WHEN NOT list_contains($scientific, query) THEN name END,
+                CASE WHEN list_contains($scientific, query) THEN name END,
+                score, text, model
+            FROM {source} JOIN (SELECT recording_id, position FROM exported) USING (recording_id)
+            WHERE (len($queries) = 0 OR list_contains($queries, query))
+                AND (len($keys) = 0 OR list_contains($keys, label_key))
+            ORDER BY position, start_s, query, name
+            """,
+            params={
+                "min_score": self.min_score,
+                "gap_s": GAP_S,
+                "scientific": sorted(self.scientific),
+                "queries": list(self.queries),
+                "keys": [label_key(label) or "" for label in self.labels],
+            },
+        ).to_arrow_reader(_BATCH_ROWS)
+
+
+def _runs(reader: pa.RecordBatchReader) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
+    """Rows in runs of one recording; a recording's may be cut in two where a batch ends."""
+    for batch in reader:
+        positions = batch.column(0).to_numpy()
+        rows = list(zip(*(column.to_pylist() for column in batch.columns[1:]), strict=True))
+        edges = [0, *(np.flatnonzero(np.diff(positions)) + 1).tolist(), len(rows)]
+        for first, last in pairwise(edges):
+            if last > first:
+                yield int(positions[first]), rows[first:last]
+
+
+@dataclass
+class Saved:
+    """What an export wrote."""
+
+    detections: int = 0
+    recordings: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+class Save(Protocol):
+    """Write a selection to `out` and say what was written; the file or directory is replaced."""
+
+    def __call__(self, selection: Selection, out: Path) -> Saved: ...
+
+
+class Load(Protocol):
+    """Read an export back: a table of the schema `LOADED`."""
+
+    def __call__(self, path: Path) -> pa.Table: ...
+
+
+class FileNames:
+    """Names for one file per recording: its path in the archive, made safe, with a suffix; none twice."""
+
+    def __init__(self, out: Path, suffix: str) -> None:
+        if out.exists() and not out.is_dir():
+            raise NaturelmError(
+                f"{out}: is a file, and one file per recording is written; give --out a directory"
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        self.out = out
+        self.suffix = suffix
+        self._taken: set[str] = set()
+
+    def path(self, recording: Recording) -> Path:
+        *folders, file = [
+            part for part in PurePosixPath(recording.path).parts if part not in ("/", "..")
+        ] or [""]
+        stem, _, kind = file.rpartition(".")
+        names = [*folders, stem] if stem else [*folders, kind]
+        name = "/".join(file_name(part, _MAX_NAME_BYTES) for part in names)
+        if stem:
+            name += f".{file_name(kind, _MAX_NAME_BYTES)}"
+        # Lower case: some file systems hold a.WAV and a.wav for the same.
+        if name.lower() in self._taken:
+            name += f"-{recording.recording_id[:12]}"
+        self._taken.add(name.lower())
+        return self.out / (name + self.suffix)
+
+
+def check_file(out: Path) -> None:
+    """Raise NaturelmError where `out` is a directory and a file is to be written."""
+    if out.is_dir():
+        raise NaturelmError(f"{out}: is a directory; give --out a file")
+
+
+def loaded(rows: Iterable[LoadedRow]) -> pa.Table:
+    """Rows as a table of the schema `LOADED`; empty names become null."""
+    columns: list[Any] = list(zip(*rows, strict=True)) or [[] for _ in LOADED]
+    for name in (3, 4):
+        columns[name] = [value or None for value in columns[name]]
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, LOADED.types, strict=True)]
+    return pa.table(arrays, schema=LOADED)
+
+
+def number(text: str | None) -> float | None:
+    """A cell as a number; None where it is empty."""
+    return float(text) if text else None

@@ -1,0 +1,72 @@
+"""Spellings of one label, in one place: which are equal, which name to show, which say nothing.
+
+The tables keep every label as the model wrote it. Summaries and events group by `label_key`: two spellings
+are one label if `naturelm.answers.normal_form` makes them equal (Unicode NFKC, case, spaces, a last full
+stop), and are shown under the spelling that occurs most often. Ways of saying "None" have no key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import duckdb
+from duckdb.func import SPECIAL
+from duckdb.sqltypes import VARCHAR
+
+from naturelm.answers import normal_form, parse_labels
+
+_ASKS_SCIENTIFIC = re.compile(r"(?i)\b(scientific|latin|binomial|taxonomic)\b")
+
+
+def label_key(label: str | None) -> str | None:
+    """The form in which two spellings of one label are equal; None where a label says that nothing is there.
+
+    Also a function in the SQL of `naturelm.open_tables`.
+    """
+    if label is None or not parse_labels(label):
+        return None
+    return normal_form(label)
+
+
+def create_labels(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the function `label_key(label)` and the view `labels` to a connection with `detections`.
+
+    The view has one row per spelling: `label`, its `label_key`, the `name` to show for that key (its most
+    frequent spelling; of two equally frequent ones the first in alphabetical order) and `detections`.
+    """
+    connection.create_function("label_key", label_key, [VARCHAR], VARCHAR, null_handling=SPECIAL)
+    # The key is computed per spelling, not per row: there are a few hundred of those, and millions of rows.
+    connection.execute(
+        """
+        CREATE VIEW labels AS
+        WITH spellings AS (
+            SELECT label, label_key(label) AS label_key, detections
+            FROM (SELECT label, count(*) AS detections FROM detections GROUP BY label)
+        )
+        SELECT
+            label,
+            label_key,
+            first_value(label) OVER (PARTITION BY label_key ORDER BY detections DESC, label) AS name,
+            detections
+        FROM spellings
+        WHERE label_key IS NOT NULL
+        """
+    )
+
+
+def scientific_queries(stored: Mapping[str, Any]) -> frozenset[str]:
+    """Ids of the queries that ask for scientific names, by the words of their prompts.
+
+    Parameters
+    ----------
+    stored : mapping
+        From `naturelm.tables.query.read_analysis`. Labels of other queries count as common names: a name itself
+        does not tell ("Tawny owl" has the form of a binomial).
+    """
+    analysis = stored.get("analysis")
+    queries = analysis.get("queries", {}) if isinstance(analysis, dict) else {}
+    return frozenset(
+        name for name, query in queries.items() if _ASKS_SCIENTIFIC.search(str(query.get("prompt", "")))
+    )

@@ -1,0 +1,544 @@
+"""Results in SQL: the views, what is staged and published, and what SQL may not do."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pandas
+import polars
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+import naturelm
+from naturelm.cli import main
+from naturelm.errors import NaturelmError
+from naturelm.ids import segment_id
+from naturelm.pipeline.commit import Output
+from naturelm.pipeline.plan import Day
+from naturelm.pipeline.rows import staged_schema
+from naturelm.schemas import TABLES
+from naturelm.tables.events import events
+from naturelm.tables.files import ResultFiles
+from naturelm.tables.output import TABLE_ROWS, printable
+from naturelm.tables.query import columns, open_tables, select
+from tests.tables.make_tables import (
+    caption,
+    detection,
+    recording,
+    recording_id,
+    stage_segment,
+    write_large,
+    write_results,
+)
+
+EVENING = dt.datetime(2026, 5, 1, 20)
+
+
+@pytest.fixture
+def night(tmp_path):
+    """Two published minutes, one of them of an unknown time and station."""
+    first, lost = recording("a/1.wav", EVENING), recording("lost.wav", station=None)
+    detections = [
+        detection(first, 0, "Robin", 0.9),
+        detection(first, 10, "robin", 0.4),
+        detection(lost, 0, "Tawny Owl", 0.7),
+    ]
+    return write_results(tmp_path / "night", [first, lost], detections, [caption(first, 0, "A robin sings.")])
+
+
+def ask(directory, sql, *options):
+    return CliRunner().invoke(main, ["query", str(directory), sql, *options])
+
+
+def rows(directory, sql):
+    return open_tables(directory).sql(sql).fetchall()
+
+
+# --- the views
+
+
+def test_columns_are_the_schemas_with_station_and_date_after_the_path(night):
+    connection = open_tables(night)
+    for table in TABLES:
+        assert connection.sql(f"FROM {table}").columns == columns(table)
+    assert columns("detections")[:5] == ["recording_id", "path", "station", "date", "start_s"]
+    assert columns("answers")[:4] == ["recording_id", "station", "date", "window"]
+
+
+def test_answers_come_as_arrow_pandas_and_polars(night):
+    relation = naturelm.open_tables(night).sql("SELECT label, score FROM detections ORDER BY score")
+    expected = [("robin", 0.4), ("Tawny Owl", 0.7), ("Robin", 0.9)]
+    assert relation.fetchall() == expected
+    table = relation.arrow().read_all()
+    assert isinstance(table, pa.Table)
+    assert table["label"].to_pylist() == [label for label, _ in expected]
+    assert isinstance(relation.df(), pandas.DataFrame)
+    assert isinstance(relation.pl(), polars.DataFrame)
+    assert relation.pl()["score"].to_list() == [score for _, score in expected]
+
+
+def test_cursors_see_the_tables(night):
+    connection = open_tables(night, locked=True)
+    row = recording("a/2.wav", EVENING)
+    stage_segment(night, 0, row, detections=[detection(row, 0, "Robin")])
+    assert connection.cursor().sql("SELECT count(*) FROM events").fetchall() == [(2,)]
+    assert open_tables(night).cursor().sql("SELECT count(*) FROM recordings").fetchall() == [(3,)]
+
+
+def test_an_empty_night_has_every_view_with_its_types(tmp_path):
+    night = write_results(tmp_path / "night")
+    filled = open_tables(write_results(tmp_path / "filled", [recording("a.wav", EVENING)]))
+    connection = open_tables(night)
+    for view in [*TABLES, "labels", "events"]:
+        relation = connection.sql(f"FROM {view}")
+        assert relation.fetchall() == []
+        assert relation.types == filled.sql(f"FROM {view}").types
+    types = dict(
+        zip(connection.sql("FROM detections").columns, connection.sql("FROM detections").types, strict=True)
+    )
+    assert str(types["start_time"]) == "TIMESTAMP WITH TIME ZONE"
+    assert str(types["start_local"]) == "TIMESTAMP"
+    assert str(types["date"]) == "DATE"
+
+
+@pytest.mark.parametrize(
+    "station", ["001", "1.50", "true", "Øst / 2", "50%", "a=b", "null", "[x]*?", "2026-05-01"]
+)
+def test_station_names_come_back_as_they_were(tmp_path, station):
+    row = recording("a.wav", EVENING, station=station)
+    night = write_results(tmp_path / "night", [row], [detection(row, 0, "Robin")])
+    assert rows(night, "SELECT station, date FROM detections") == [(station, EVENING.date())]
+    assert (
+        open_tables(night)
+        .sql("SELECT path FROM recordings WHERE station = $station", params={"station": station})
+        .fetchall()
+    )
+
+
+def test_unknown_station_and_date_are_null(night):
+    assert rows(night, "SELECT path FROM recordings WHERE station IS NULL AND date IS NULL") == [
+        ("lost.wav",)
+    ]
+
+
+def test_a_directory_whose_name_is_a_pattern_is_read(tmp_path):
+    row = recording("a.wav", EVENING)
+    night = write_results(tmp_path / "nights [1]*?", [row], [detection(row, 0, "Robin")])
+    assert rows(night, "SELECT label FROM detections") == [("Robin",)]
+
+
+def test_relative_directories_are_read_after_the_working_directory_changes(night, monkeypatch, tmp_path):
+    monkeypatch.chdir(night.parent)
+    connection = open_tables("night")
+    monkeypatch.chdir(tmp_path.parent)
+    assert connection.sql("SELECT count(*) FROM detections").fetchall() == [(3,)]
+
+
+def test_utc_times_are_shown_in_utc_whatever_the_machine_thinks(night, monkeypatch):
+    monkeypatch.setenv("TZ", "America/New_York")
+    [(text,)] = rows(night, "SELECT start_time::VARCHAR FROM detections WHERE label = 'Robin'")
+    assert text == "2026-05-01 20:00:00+00"
+
+
+def test_unfinished_files_in_a_day_are_not_read(night):
+    part = next((night / "detections").rglob("part-0.parquet"))
+    (part.parent / "_tmp-17-part-0.parquet").write_bytes(b"PAR1")
+    assert rows(night, "SELECT count(*) FROM detections") == [(3,)]
+
+
+# --- staged rows
+
+
+def test_committed_segments_count_and_others_do_not(night):
+    row = recording("a/2.wav", EVENING + dt.timedelta(minutes=1))
+    stage_segment(night, 0, row, detections=[detection(row, 0, "Staged")])
+    stage_segment(night, 60, row, committed=False, detections=[detection(row, 30, "Not yet")])
+    labels = {label for (label,) in rows(night, "SELECT label FROM detections")}
+    assert "Staged" in labels
+    assert "Not yet" not in labels
+
+
+def test_a_staged_recording_is_one_row_with_sums_and_the_worst_status(night):
+    row = recording("a/long.wav", EVENING, station=None, date=None, duration_s=1800.0)
+    parts = [("ok", None, 600.0, 60), ("partial", "a frame is damaged", 550.0, 55), ("ok", None, 600.0, 60)]
+    for number, (status, error, decoded_s, windows) in enumerate(parts):
+        part = row | {"status": status, "error": error, "decoded_s": decoded_s, "windows": windows}
+        stage_segment(night, 60 * number, part, detections=[detection(row, 600.0 * number, "Robin")])
+    sql = "SELECT station, status, error, duration_s, decoded_s, windows FROM recordings WHERE path = 'a/long.wav'"
+    assert rows(night, sql) == [(None, "partial", "a frame is damaged", 1800.0, 1750.0, 175)]
+    assert rows(night, "SELECT count(*) FROM detections WHERE path = 'a/long.wav'") == [(3,)]
+
+
+def test_published_rows_win_while_staged_ones_wait_to_be_removed(night):
+    row = recording("a/1.wav", EVENING)
+    stage_segment(night, 0, row, detections=[detection(row, 0, "Robin"), detection(row, 10, "robin")])
+    assert rows(night, "SELECT count(*) FROM detections WHERE path = 'a/1.wav'") == [(2,)]
+    assert rows(night, "SELECT count(*) FROM recordings WHERE path = 'a/1.wav'") == [(1,)]
+
+
+def test_a_crash_in_the_middle_of_publishing_shows_no_row_twice(night):
+    """Detections of the day are published and `recordings`, which comes last, is not."""
+    row = recording("b/1.wav", EVENING, station="B")
+    write_results(night.parent / "other", [row], [detection(row, 0, "Wren")])
+    (night.parent / "other/detections/station=B").rename(night / "detections/station=B")
+    stage_segment(night, 0, row, detections=[detection(row, 0, "Wren")])
+    assert rows(night, "SELECT count(*) FROM detections WHERE label = 'Wren'") == [(1,)]
+    assert rows(night, "SELECT count(*) FROM recordings WHERE station = 'B'") == [(1,)]
+
+
+@pytest.mark.parametrize("station", ["Øst / 2", ""])
+def test_what_the_job_commits_reads_the_same_before_and_after_publishing(tmp_path, station):
+    row = recording("a/1.wav", EVENING, station=station, duration_s=20.0, windows=1, decoded_s=10.0)
+    output = Output(tmp_path / "night", {"model": "pocket"}, {}, segment_windows=1)
+    segments = [segment_id(row["recording_id"], window) for window in (0, 1)]
+    for window, segment in enumerate(segments):
+        said = detection(row, 10.0 * window, f"Robin {window}")
+        of_segment = {
+            "recordings": [row | {"status": ["partial", "ok"][window], "error": ["cut", None][window]}],
+            "answers": [said | {"window": window, "prompt": "?", "tokens": 1}],
+            "detections": [said],
+            "captions": [caption(row, 10.0 * window, "A robin.")],
+        }
+        tables = {
+            name: pa.Table.from_pylist(rows_, schema=staged_schema(name))
+            for name, rows_ in of_segment.items()
+        }
+        output.stage(segment, tables)
+
+    def everything():
+        connection = open_tables(tmp_path / "night")
+        return {view: connection.sql(f"FROM {view} ORDER BY ALL").fetchall() for view in [*TABLES, "events"]}
+
+    staged = everything()
+    assert [len(staged[view]) for view in TABLES] == [1, 2, 2, 2]
+    output.publish(Day(station, EVENING.date().isoformat()), segments)
+    assert not list((tmp_path / "night/_staging").rglob("*.parquet"))
+    assert everything() == staged
+    [(read_station, status, decoded_s, windows)] = rows(
+        tmp_path / "night", "SELECT station, status, decoded_s, windows FROM recordings"
+    )
+    assert (read_station, status, decoded_s, windows) == (station or None, "partial", 20.0, 2)
+
+
+def test_a_run_that_has_published_nothing_yet_is_read(tmp_path):
+    row = recording("a.wav", EVENING)
+    stage_segment(tmp_path / "night", 0, row, detections=[detection(row, 0, "Robin")])
+    assert rows(tmp_path / "night", "SELECT label, date FROM detections") == [("Robin", EVENING.date())]
+
+
+def test_a_day_published_while_it_is_read_is_told(night):
+    row = recording("a/2.wav", EVENING)
+    stage_segment(night, 0, row, detections=[detection(row, 0, "Robin")])
+    connection = open_tables(night)
+    (night / f"_staging/detections/{recording_id('a/2.wav')}-000000.parquet").unlink()
+    with pytest.raises(NaturelmError, match="a day was published while it was read"):
+        select(connection, "FROM detections", 1000).read_all()
+    with pytest.raises(NaturelmError, match="a day was published while it was read"):
+        events(connection)
+
+
+# --- what SQL may not do
+
+FORBIDDEN = [
+    "SELECT * FROM read_text('/etc/passwd')",
+    "SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM read_csv('{night}/analysis.yaml')",
+    "SELECT * FROM read_parquet('{night}/detections/**/*.parquet')",
+    "SELECT * FROM glob('/etc/*')",
+    "SELECT * FROM read_csv('http://localhost:9/x.csv')",
+    "SELECT * FROM query('SELECT * FROM read_text(''/etc/passwd'')')",
+    "COPY (SELECT 1) TO '{night}/x.csv'",
+    "WITH a AS (COPY (SELECT 1) TO '{night}/x.csv') FROM a",
+    "SELECT * FROM query('WITH a AS (COPY (SELECT 1) TO ''{night}/x.csv'') FROM a')",
+    "EXPLAIN ANALYZE COPY (SELECT 1) TO '{night}/x.csv'",
+    "COPY (SELECT 1) TO 'results://published/x.csv'",
+    "WITH a AS (COPY (SELECT 1) TO 'results://published/x.csv') FROM a",
+    "ATTACH 'results://x.db' AS x",
+    "EXPORT DATABASE '{night}/x'",
+    "ATTACH '{night}/x.db' AS x",
+    "ATTACH '/tmp/x.db' AS x",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "SET enable_external_access = true",
+    "PRAGMA enable_logging",
+    "SELECT * FROM enable_logging(storage = 'file', storage_config = {{'path': '{night}/log'}})",
+    "CREATE TABLE x AS SELECT 1",
+    "DROP VIEW detections",
+    "DELETE FROM detections",
+    "INSERT INTO detections SELECT * FROM detections",
+    "CALL pragma_version()",
+    "SELECT 1; DROP VIEW detections",
+    "SELECT secret FROM rows_of_the_caller",
+    "",
+    "/* nothing */",
+]
+
+
+@pytest.mark.parametrize("sql", FORBIDDEN)
+def test_sql_reaches_no_file_and_changes_nothing(night, sql):
+    rows_of_the_caller = pa.table({"secret": ["of this process"]})
+    before = sorted((path, path.stat().st_size) for path in night.rglob("*"))
+    result = ask(night, sql.format(night=night))
+    assert result.exit_code == 2, result.output
+    assert result.output.startswith("Error: ")
+    assert len(result.output.splitlines()) == 1
+    assert "of this process" not in result.output
+    assert sorted((path, path.stat().st_size) for path in night.rglob("*")) == before
+    assert rows_of_the_caller.num_rows == 1
+
+
+def test_the_tables_own_file_system_serves_no_other_file(night):
+    for name in (
+        "../analysis.yaml",
+        "published/../../analysis.yaml",
+        "analysis.yaml",
+        "*",
+        "**",
+        "published/*",
+    ):
+        assert open_tables(night, locked=True).sql(f"FROM read_text('results://{name}')").fetchall() == []
+
+
+def test_threads_that_share_a_file_read_each_at_its_own_place(night):
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # as often as can be: between every two steps
+    files = ResultFiles(night)
+    [name] = [name for name in files.glob("results://published/detections/*") if "station=A" in name]
+    content = next((night / "detections/station=A").rglob("*.parquet")).read_bytes()
+    shared = files.open(name)
+
+    def read_again_and_again(offset: int) -> bool:
+        right = True
+        for _ in range(2_000):
+            shared.seek(offset)
+            right &= shared.read(100) == content[offset : offset + 100]
+        return right
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(read_again_and_again, [0, 100, 500, len(content) - 50]))
+    sys.setswitchinterval(switch_s)
+    shared.close()
+
+
+def test_a_committed_segment_without_its_rows_is_told(night):
+    row = recording("a/2.wav", EVENING)
+    stage_segment(night, 0, row)
+    (night / f"_staging/recordings/{recording_id('a/2.wav')}-000000.parquet").unlink()
+    result = ask(night, "SELECT 1")
+    assert result.exit_code == 2
+    assert "a committed segment lacks a staged file" in result.output
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "FROM detections",
+        "WITH a AS (SELECT 1 AS x) SELECT * FROM a",
+        "PIVOT detections ON label USING count(*)",
+        "DESCRIBE detections",
+        "SUMMARIZE detections",
+        "VALUES (1)",
+        "SELECT * FROM events_of(gap_s := 30, min_score := 0.5)",
+        "SELECT label_key('  ROBIN. ')",
+    ],
+)
+def test_what_only_asks_is_answered(night, sql):
+    assert ask(night, sql).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("SELECT foo FROM detections", "foo"),
+        ("SELEC 1", "SELEC"),
+        ("FROM detection", 'Did you mean "detections"?'),
+        ("SELECT 1; SELECT 2", "2 statements"),
+        ("SELECT CAST('x' AS INTEGER)", "'x'"),
+    ],
+)
+def test_wrong_sql_is_told_in_one_sentence(night, sql, told):
+    result = ask(night, sql)
+    assert result.exit_code == 2
+    assert told in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_a_directory_without_results_is_told(tmp_path):
+    for directory in (tmp_path, tmp_path / "missing"):
+        result = ask(directory, "SELECT 1")
+        assert result.exit_code == 2
+        assert result.output == (
+            f"Error: {directory}: holds no results (no analysis.yaml); "
+            "give the --out directory of naturelm process\n"
+        )
+
+
+def test_a_damaged_table_is_told(night):
+    for path in (night / "recordings").rglob("*.parquet"):
+        path.write_bytes(b"PAR1 this is no table")
+    stage_segment(night, 0, recording("a/2.wav", EVENING))
+    for sql in ("FROM recordings", "FROM events"):
+        result = ask(night, sql)
+        assert result.exit_code == 2
+        assert len(result.output.splitlines()) == 1
+        assert "failed: " in result.output
+
+
+# --- forms of the answer
+
+
+def test_table_shows_names_values_and_the_number_of_rows(night):
+    result = ask(night, "SELECT label, score FROM detections ORDER BY score")
+    assert result.output.splitlines() == [
+        "label      score",
+        "robin        0.4",
+        "Tawny Owl    0.7",
+        "Robin        0.9",
+        "(3 rows)",
+    ]
+
+
+def test_table_says_how_many_rows_it_leaves_out(night):
+    result = ask(night, "SELECT * FROM range(1000)")
+    assert len(result.output.splitlines()) == 1 + TABLE_ROWS + 1
+    assert result.output.splitlines()[-1] == f"(1,000 rows, {1000 - TABLE_ROWS} not shown)"
+
+
+def test_table_fits_the_terminal(night):
+    from naturelm.tables.output import write_table
+
+    for width in (40, 80, 120):
+        reader = select(open_tables(night), "FROM detections", 1000)
+        stream = io.StringIO()
+        write_table(reader, stream, width)
+        lines = stream.getvalue().splitlines()
+        assert max(map(len, lines[:-1])) <= width
+        assert "of 13 columns not shown" in lines[-1]
+
+
+def test_csv_json_and_parquet_say_the_same(night, tmp_path):
+    sql = (
+        "SELECT path, start_s, start_local, start_time, score, [label] AS list FROM detections ORDER BY score"
+    )
+    from_csv = list(csv.DictReader(io.StringIO(ask(night, sql, "--output", "csv").output)))
+    from_json = json.loads(ask(night, sql, "--output", "json").output)
+    assert ask(night, sql, "--output", "parquet", "--out", str(tmp_path / "x.parquet")).exit_code == 0
+    from_parquet = pq.read_table(tmp_path / "x.parquet").to_pylist()
+    assert [row["path"] for row in from_csv] == ["a/1.wav", "lost.wav", "a/1.wav"]
+    for one, two, three in zip(from_csv, from_json, from_parquet, strict=True):
+        assert one["path"] == two["path"] == three["path"]
+        assert float(one["score"]) == two["score"] == three["score"]
+        assert json.loads(one["list"]) == two["list"] == three["list"]
+        time = three["start_time"]
+        assert one["start_time"] == (time.strftime("%Y-%m-%d %H:%M:%SZ") if time else "")
+        assert two["start_time"] == (time.isoformat() if time else None)
+
+
+def test_json_of_no_rows_is_an_empty_array(night):
+    assert json.loads(ask(night, "FROM detections WHERE false", "--output", "json").output) == []
+
+
+def test_json_has_no_number_that_json_does_not_know(night):
+    sql = "SELECT 'nan'::DOUBLE AS a, 'inf'::DOUBLE AS b, 170141183460469231731687303715884105727 AS c, 1.50 AS d, 1 d"
+    [row] = json.loads(ask(night, sql, "--output", "json").output)
+    assert row == {"a": None, "b": None, "c": 170141183460469231731687303715884105727, "d": 1.5, "d_2": 1}
+
+
+def test_sql_is_read_from_standard_input(night):
+    result = CliRunner().invoke(main, ["query", str(night), "-", "--output", "csv"], input="SELECT 1 AS one")
+    assert result.output == "one\n1\n"
+
+
+def test_out_replaces_the_file_only_when_the_answer_is_whole(night, tmp_path):
+    out = tmp_path / "answer.csv"
+    out.write_text("before")
+    sql = "SELECT CAST(CASE WHEN range = 99999 THEN 'x' ELSE '1' END AS INTEGER) FROM range(100000)"
+    assert ask(night, sql, "--output", "csv", "--out", str(out)).exit_code == 2
+    assert out.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["answer.csv"]
+    assert ask(night, "SELECT 1 AS one", "--output", "csv", "--out", str(out)).exit_code == 0
+    assert out.read_text() == "one\n1\n"
+
+
+def test_out_that_is_a_directory_is_told(night, tmp_path):
+    result = ask(night, "SELECT 1", "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert "is a directory; give --out a file" in result.output
+
+
+def test_a_closed_pipe_is_no_traceback(night):
+    code = "from naturelm.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "query", str(night), "FROM range(3000000)", "--output", "csv"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"range\n"
+    process.stdout.close()
+    assert process.stderr is not None
+    assert b"Traceback" not in process.stderr.read()
+    process.wait(timeout=60)
+
+
+def test_a_million_rows_stream_in_flat_memory(tmp_path):
+    directory = write_large(tmp_path / "large", recordings=100, detections_each=10_000)
+    code = (
+        "import resource, sys; from click.testing import CliRunner; from naturelm.cli import main\n"
+        "arguments = ['query', sys.argv[1], 'FROM detections', '--output', 'parquet', '--out']\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "def run(): assert CliRunner().invoke(main, [*arguments, sys.argv[2]]).exit_code == 0\n"
+        "arguments[2] += ' LIMIT 100000'; run(); few = peak()\n"
+        "arguments[2] = 'FROM detections'; run(); print(peak() - few)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, directory, tmp_path / "x.parquet"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert pq.read_metadata(tmp_path / "x.parquet").num_rows == 1_000_000
+    # The rows are 140 MB in Arrow's form.
+    assert int(done.stdout) < 100_000
+
+
+# --- hostile text
+
+HOSTILE = [
+    "\x1b[2J\x1b]0;owned\x07",
+    "a\rb\nc\td",
+    "a\rb",
+    "\u202egnp.exe",
+    "\u009b31m",
+    "[red]markup[/red] :bomb:",
+    "🦉" * 200,
+    "x" * 10_000,
+    "'; DROP VIEW detections; --",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_cannot_steer_the_terminal(tmp_path, text):
+    row = recording("a.wav", EVENING)
+    night = write_results(tmp_path / "night", [row], [detection(row, 0, text)])
+    result = ask(night, "SELECT label, score FROM detections")
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) == 3
+    assert all(character.isprintable() for line in result.output.split("\n") for character in line)
+    [back] = json.loads(ask(night, "SELECT label FROM detections", "--output", "json").output)
+    assert back["label"] == text
+    csv_text = ask(night, "SELECT label FROM detections", "--output", "csv").output_bytes.decode()
+    assert list(csv.reader(io.StringIO(csv_text, newline=""))) == [["label"], [text]]
+
+
+def test_printable_leaves_letters_of_all_scripts_and_emoji_alone():
+    assert printable("Ǿrn – 雀 🦉 क़") == "Ǿrn – 雀 🦉 क़"
+    assert printable("a\x1bb\u202ec\u2028d") == "a\\x1bb\\u202ec\\u2028d"
