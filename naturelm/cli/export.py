@@ -11,8 +11,8 @@ from naturelm.tables.errors import told
 from naturelm.tables.export import FORMATS, get_format
 from naturelm.tables.export.rows import Selection
 from naturelm.tables.labels import scientific_queries
-from naturelm.tables.output import printable
 from naturelm.tables.query import open_tables, read_analysis
+from naturelm.text import printable
 
 
 @click.command(epilog="\b\n" + "\n".join(f"{name:16}{about}" for name, about in FORMATS.items()))

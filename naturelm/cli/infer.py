@@ -12,7 +12,7 @@ import click
 
 from naturelm.config import ArchiveConfig, load
 from naturelm.errors import NaturelmError
-from naturelm.pipeline.progress import printable
+from naturelm.text import printable
 
 if TYPE_CHECKING:
     from naturelm.recordings import FoundFile

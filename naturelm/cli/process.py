@@ -12,7 +12,8 @@ from rich.table import Table
 
 from naturelm.config import load
 from naturelm.errors import NaturelmError
-from naturelm.pipeline.progress import Progress, hours, printable
+from naturelm.pipeline.progress import Progress, hours
+from naturelm.text import printable
 
 _LABELS_SHOWN = 20
 _LABEL_WIDTH = 60

@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from naturelm.text import printable
+
 if TYPE_CHECKING:
     from naturelm.pipeline.job import Counts
 
@@ -93,8 +95,3 @@ class Progress:
 def hours(seconds: float) -> str:
     """Seconds as hours, or as minutes where that says more."""
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
-
-
-def printable(text: str) -> str:
-    """Text with control characters escaped: file names and answers must not steer the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

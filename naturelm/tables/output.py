@@ -7,7 +7,6 @@ import decimal
 import json
 import math
 import os
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.cells import cell_len
+
+from naturelm.text import printable
 
 BATCH_ROWS = 50_000
 TABLE_ROWS = 40
@@ -115,21 +116,6 @@ TEXT_WRITERS: dict[str, Callable[[pa.RecordBatchReader, IO[str]], None]] = {
     "csv": write_csv,
     "json": write_json,
 }
-
-
-def printable(text: str) -> str:
-    """Escape what could steer a terminal or reorder a line: control and format characters, as `\\x1b`.
-
-    What the model says is untrusted text.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        character
-        if character == " " or unicodedata.category(character)[0] not in "CZ" or character.isprintable()
-        else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 def aligned(rows: list[list[str]], right: list[bool]) -> Iterator[str]:

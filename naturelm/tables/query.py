@@ -20,6 +20,7 @@ from naturelm.tables.errors import told, told_batches
 from naturelm.tables.events import create_events
 from naturelm.tables.files import PREFIX, ResultFiles
 from naturelm.tables.labels import create_labels
+from naturelm.tables.reviews import create_reviews
 
 MEMORY_LIMIT = "1GB"
 """What DuckDB may hold in memory; larger sorts and groupings go through files in the temporary directory."""
@@ -40,9 +41,9 @@ def open_tables(directory: str | Path, *, locked: bool = False) -> duckdb.DuckDB
     Returns
     -------
     duckdb.DuckDBPyConnection
-        With the views `recordings`, `answers`, `detections`, `captions`, `labels` and `events` and the table
-        function `events_of(gap_s, min_score)`. `.sql(query)` gives `.arrow()`, `.df()`, `.pl()` and
-        `.fetchall()`. Times are shown in UTC.
+        With the views `recordings`, `answers`, `detections`, `captions`, `labels`, `events`,
+        `reviews`, `decisions` and `reviewed_labels` and the table function `events_of(gap_s, min_score)`.
+        `.sql(query)` gives `.arrow()`, `.df()`, `.pl()` and `.fetchall()`. Times are shown in UTC.
 
     Raises
     ------
@@ -58,6 +59,7 @@ def open_tables(directory: str | Path, *, locked: bool = False) -> duckdb.DuckDB
         connection = _open_files(directory)
         create_labels(connection)
         create_events(connection)
+        create_reviews(connection, directory)
     if locked:
         connection.execute("SET python_enable_replacements = false")
         connection.execute(f"SET allowed_directories = ['{PREFIX}']")

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import duckdb
 
-from naturelm.tables.output import aligned, printable
+from naturelm.tables.output import aligned
+from naturelm.text import printable
 
 By = Literal["hour", "date", "station", "label"]
 Clock = Literal["local", "utc"]

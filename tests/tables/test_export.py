@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from naturelm.cli import main
 from naturelm.tables.export import FORMATS, get_format
 from naturelm.tables.export.rows import LOADED, Selection
-from naturelm.tables.export.text import flat, guard, unguard
 from naturelm.tables.labels import scientific_queries
 from naturelm.tables.query import open_tables, read_analysis
+from naturelm.text import flat, guard, unguard
 from tests.tables.make_tables import detection, recording, write_large, write_results
 
 EVENING = dt.datetime(2026, 5, 1, 20)

@@ -27,8 +27,9 @@ from naturelm.pipeline.rows import staged_schema
 from naturelm.schemas import TABLES
 from naturelm.tables.events import events
 from naturelm.tables.files import ResultFiles
-from naturelm.tables.output import TABLE_ROWS, printable
+from naturelm.tables.output import TABLE_ROWS
 from naturelm.tables.query import columns, open_tables, select
+from naturelm.text import printable
 from tests.tables.make_tables import (
     caption,
     detection,

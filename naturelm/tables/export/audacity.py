@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from naturelm.tables.export.rows import Detection, FileNames, LoadedRow, Saved, Selection, loaded
-from naturelm.tables.export.text import flat, guard, unguard
 from naturelm.tables.output import whole_file
+from naturelm.text import flat, guard, unguard
 
 SUFFIX = ".labels.txt"
 _LABEL = re.compile(r"(.*) \((\d(?:\.\d+)?)\)", re.DOTALL)

@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from naturelm.errors import NaturelmError
 from naturelm.tables.export.rows import Detection, LoadedRow, Recording, Saved, Selection, loaded, number
-from naturelm.tables.export.text import flat, guard, unguard
 from naturelm.tables.output import csv_writer, whole_file
+from naturelm.text import flat, guard, unguard
 
 VERSION = "1.0"
 _SCHEMAS = f"https://raw.githubusercontent.com/tdwg/camtrap-dp/{VERSION}"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from naturelm.tables.export.rows import LoadedRow, Saved, Selection, check_file, loaded, number
-from naturelm.tables.export.text import guard, unguard
 from naturelm.tables.output import csv_writer, whole_file
+from naturelm.text import guard, unguard
 
 HEADER = [
     "recording_id",

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 
 from naturelm.tables.export.rows import LoadedRow, Saved, Selection, check_file, loaded, number
-from naturelm.tables.export.text import flat, guard, unguard
 from naturelm.tables.output import csv_writer, whole_file
+from naturelm.text import flat, guard, unguard
 
 HEADER = [
     "INDIR",

@@ -24,8 +24,8 @@ from naturelm.tables.export.rows import (
     loaded,
     number,
 )
-from naturelm.tables.export.text import flat, guard, unguard
 from naturelm.tables.output import csv_writer, whole_file
+from naturelm.text import flat, guard, unguard
 
 HEADER = [
     "Selection",

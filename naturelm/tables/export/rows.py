@@ -16,7 +16,7 @@ import pyarrow as pa
 from naturelm.errors import NaturelmError
 from naturelm.tables.events import GAP_S
 from naturelm.tables.labels import label_key
-from naturelm.tables.text import file_name
+from naturelm.text import file_name
 
 LoadedRow = tuple[str, float, float, str | None, str | None, float | None]
 

@@ -1,0 +1,1 @@
+"""The web app: ask about sounds, explore results."""

@@ -1,0 +1,138 @@
+"""Serving the page to this machine only."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from naturelm.app.ask import MAX_FILE_BYTES
+from naturelm.errors import NaturelmError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from naturelm.app.ask import Asker
+    from naturelm.app.explore import Results
+
+HOST = "127.0.0.1"
+_OWN_NAMES = frozenset({"127.0.0.1", "localhost"})
+
+# Gradio's page needs scripts and styles within the page, and workers made from blobs to record sound.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
+    "connect-src 'self' data: blob:; frame-ancestors 'none'; form-action 'self'; base-uri 'self'"
+)
+_HEADERS = [
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class OwnPagesOnly:
+    """Refuse requests that another web page makes, and keep the browser from asking other hosts.
+
+    A page on the internet may have a visitor's browser call 127.0.0.1, under a name of its own (DNS rebinding) or
+    openly; the `Host` and `Origin` headers tell.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1")
+        origin = headers.get(b"origin")
+        foreign = origin is not None and urlsplit(origin.decode("latin-1")).netloc != host
+        if host.partition(":")[0] not in _OWN_NAMES or foreign:
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": b"this page is for its own machine only"})
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *_HEADERS]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def build_app(asker: Asker, results: Results | None) -> FastAPI:
+    """The page as an ASGI application.
+
+    Raises
+    ------
+    NaturelmError
+        Gradio is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    try:
+        import gradio as gr
+        from fastapi import FastAPI
+    except ImportError:
+        raise NaturelmError(
+            "the web app needs gradio; install it with: pip install 'naturelm[app]'"
+        ) from None
+
+    from naturelm.app.page import build_page, css, theme
+
+    page = build_page(asker, results)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(OwnPagesOnly)
+    # allowed_paths stays empty: Gradio then serves nothing but its own files and those it made for visitors.
+    app = gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        server_name=HOST,
+        allowed_paths=[],
+        max_file_size=MAX_FILE_BYTES,
+        show_error=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        footer_links=[],
+        run_history=False,
+        theme=theme(),
+        css=css(),
+    )
+    # Unless a page counts as launched, Gradio takes any path on the disk that a visitor names for an upload.
+    page.has_launched = True
+    return app
+
+
+def serve(asker: Asker, results: Results | None, port: int) -> None:
+    """Serve the page on 127.0.0.1 until interrupted.
+
+    Raises
+    ------
+    NaturelmError
+        Gradio is not installed, or the port is taken.
+    """
+    # Uploads lie in a folder of this process that only its user may enter, and go when it ends.
+    with tempfile.TemporaryDirectory(prefix="naturelm-app-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        app = build_app(asker, results)
+        import uvicorn
+
+        config = uvicorn.Config(app, host=HOST, port=port, log_level="warning")
+        try:
+            socket = config.bind_socket()
+        except SystemExit:
+            raise NaturelmError(f"port {port} is taken; give another --port") from None
+        print(f"naturelm is at http://{HOST}:{socket.getsockname()[1]} (Ctrl+C ends it)", flush=True)
+        uvicorn.Server(config).run(sockets=[socket])

@@ -1,0 +1,62 @@
+"""`naturelm clips`: cut the best detections out of the original recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_SHOWN = 10
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Directory for clips and clips.csv."
+)
+@click.option("--label", "labels", multiple=True, help="A label to cut out; may be repeated.  [default: all]")
+@click.option(
+    "--min-score", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Lowest score."
+)
+@click.option("--top", type=click.IntRange(min=1), help="Best detections of each label.  [default: all]")
+@click.option(
+    "--pad", "pad_s", default=1.0, show_default=True, type=click.FloatRange(0, 3600),
+    help="Seconds of sound before and after a detection.",
+)  # fmt: skip
+@click.option("--spectrogram", is_flag=True, help="Also write a picture (PNG) of each clip.")
+@click.option(
+    "--archive", type=click.Path(path_type=Path),
+    help="Where the recordings lie now.  [default: where the runs read them]",
+)  # fmt: skip
+def clips(
+    directory: Path,
+    out: Path,
+    labels: tuple[str, ...],
+    min_score: float,
+    top: int | None,
+    pad_s: float,
+    spectrogram: bool,
+    archive: Path | None,
+) -> None:
+    """Cut the best detections of the results in DIRECTORY out of the original recordings.
+
+    Clips are FLAC at the recordings' own rate, in a folder for each label, numbered by score; clips.csv lists
+    them, best scores first. Recordings that are no longer there are reported and skipped.
+    """
+    from naturelm.tables.clips import write_clips
+    from naturelm.text import printable
+
+    summary = write_clips(directory, out, labels, min_score, top, pad_s, spectrogram, archive)
+    for label in summary.unknown_labels:
+        click.echo(f"no detection is labelled {label!r}", err=True)
+    for what, lines in (
+        ("original not found, skipped (say where with --archive)", summary.missing),
+        ("failed", summary.failed),
+    ):
+        for line in lines[:_SHOWN]:
+            click.echo(f"{what}: {printable(line)}", err=True)
+        if len(lines) > _SHOWN:
+            click.echo(f"{what}: {len(lines) - _SHOWN} more", err=True)
+    click.echo(f"{summary.written} clips in {out}")
+    if not summary.written and (summary.missing or summary.failed):
+        raise click.exceptions.Exit(1)

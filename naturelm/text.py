@@ -1,0 +1,80 @@
+"""Making untrusted text fit for a terminal, one line, a spreadsheet cell and a file name.
+
+File names, metadata and what the model says may hold anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+# A spreadsheet takes a cell that starts so for a formula; the wide forms are read alike in some locales.
+_TRIGGERS = "=+\\-@\t\r\n＝＋－＠"
+_GUARDED = re.compile(rf"'*[{_TRIGGERS}]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def printable(text: str) -> str:
+    """Escape what could steer a terminal or reorder a line: control and format characters, as `\\x1b`.
+
+    What the model says is untrusted text.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character == " " or unicodedata.category(character)[0] not in "CZ" or character.isprintable()
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def one_line(text: str, limit: int = 120) -> str:
+    """Fold white space, drop control and other invisible characters, and cut to `limit` characters."""
+    visible = "".join(" " if char.isspace() else char for char in text)
+    visible = "".join(char for char in visible if unicodedata.category(char)[0] != "C")
+    folded = " ".join(visible.split())
+    return folded if len(folded) <= limit else folded[: limit - 1] + "…"
+
+
+def guard(text: str | None) -> str:
+    """Make a cell text and nothing else: an apostrophe before what a spreadsheet would calculate.
+
+    Text that already starts with apostrophes and such a character gets one more, so that `unguard` is exact.
+    """
+    if not text:
+        return ""
+    return f"'{text}" if _GUARDED.match(text) else text
+
+
+def unguard(text: str) -> str:
+    """What `guard` was given."""
+    return text[1:] if text.startswith("'") and _GUARDED.match(text) else text
+
+
+def flat(text: str | None) -> str:
+    """Text for formats without quoting: runs of control characters, tabs and line ends become one space."""
+    return _CONTROL.sub(" ", text or "")
+
+
+def file_name(text: str, limit: int = 60) -> str:
+    """Turn untrusted text into a file name that every common file system takes.
+
+    Letters and digits of any script and `-` within the name stay; everything else becomes `_`. A name that had to
+    be cut, or of which nothing is left, ends with a hash of the whole text.
+    """
+    plain = unicodedata.normalize("NFC", text)
+    kept = "".join(char if char.isalnum() or char == "-" else "_" for char in plain)
+    name = "_".join(part for part in kept.split("_") if part).strip("-")
+    cut = name
+    while len(cut.encode("utf-8", "replace")) > limit:
+        cut = cut[:-1]
+    # Windows keeps these names for devices.
+    reserved = cut.upper() in {"CON", "PRN", "AUX", "NUL"} | {
+        f"{device}{number}" for device in ("COM", "LPT") for number in range(1, 10)
+    }
+    if cut and cut == name and not reserved:
+        return cut
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return f"{cut}-{digest}" if cut else f"label-{digest}"
