@@ -1,6 +1,6 @@
 """Make the demo's station night: seven short recordings with planted sounds.
 
-    python examples/01_make_night.py demo/night
+python examples/01_make_night.py demo/night
 """
 
 import sys

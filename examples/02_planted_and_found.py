@@ -1,6 +1,6 @@
 """Compare what was planted in the demo's night with what the tables say.
 
-    python examples/02_planted_and_found.py demo/night demo/tables
+python examples/02_planted_and_found.py demo/night demo/tables
 """
 
 import csv

@@ -85,9 +85,9 @@ def frog(rng: np.random.Generator, sample_rate_hz: int, duration_s: float) -> Wa
 
 
 def cricket(rng: np.random.Generator, sample_rate_hz: int, duration_s: float) -> Waveform:
-    """Stridulation: a pure carrier, 3.5 to 6 kHz, in regular chirps of a few pulses."""
+    """A field cricket's stridulation: a pure carrier, 3.5 to 6 kHz, in two to five chirps a second of a few pulses."""
     time_s = np.arange(round(duration_s * sample_rate_hz)) / sample_rate_hz
-    pulse_hz, pulses, pause = rng.uniform(25, 50), rng.integers(2, 5), rng.integers(2, 12)
+    pulse_hz, pulses, pause = rng.uniform(25, 45), rng.integers(2, 5), rng.integers(6, 12)
     pulse_index, pulse_phase = np.divmod(time_s * pulse_hz, 1)
     chirp_on = (pulse_index + rng.integers(20)) % (pulses + pause) < pulses
     carrier = _tone(np.full(time_s.size, rng.uniform(3500, 6000)), sample_rate_hz)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+# Several threads that share few cores with other processes wait for each other far longer than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Machines are noisy; a slow example is no defect.
 settings.register_profile("naturelm", deadline=None, max_examples=60)

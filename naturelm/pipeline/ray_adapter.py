@@ -27,10 +27,12 @@ _READS_PER_TASK = 16
 _BLOCK_BYTES = 32 << 20
 _WINDOWS_PER_CALL = {"cpu": 64, "gpu": 512}
 _MAX_SEGMENTS_PER_CALL = 64
-# Decoding takes a fraction of a core per model actor. It must differ from the actor's share: Ray Data
-# fuses neighbouring stages of equal resources, and decoding would then hold up the model.
-_DECODE_CPUS = 0.5
-_ACTOR_CPUS = 1
+# On CPUs, one model actor per core leaves a quarter of it for decoding, which needs less. The shares must
+# differ: Ray Data fuses neighbouring stages of equal resources, and decoding would then hold up the model.
+_ACTOR_CPUS = 0.75
+_DECODE_CPUS = {"cpu": 0.25, "gpu": 1.0}
+# What a model actor on a CPU takes, libraries and all: as many start as fit.
+_CPU_ACTOR_BYTES = 2 << 30
 
 
 def answer_on_ray(reads: Sequence[Read], config: ArchiveConfig) -> Iterator[AnsweredSegment]:
@@ -112,7 +114,8 @@ def _dataset(reads: Sequence[Read], config: ArchiveConfig) -> ray.data.Dataset:
     workers = config.job.workers or gpus or _cpu_workers()
     segments = sum(len(read.segments) for read in reads)
     windows = sum(segment.window_count for read in reads for segment in read.segments)
-    per_call = config.job.batch_size or _WINDOWS_PER_CALL["gpu" if gpus else "cpu"]
+    device = "gpu" if gpus else "cpu"
+    per_call = config.job.batch_size or _WINDOWS_PER_CALL[device]
     blocks = min(len(reads), max(len(reads) // _READS_PER_TASK, 2 * workers))
     return (
         ray.data.from_items([{"read": pickle.dumps(read)} for read in reads], override_num_blocks=blocks)
@@ -121,7 +124,7 @@ def _dataset(reads: Sequence[Read], config: ArchiveConfig) -> ray.data.Dataset:
             fn_kwargs={"config": config},
             batch_size=1,
             batch_format="pyarrow",
-            num_cpus=_DECODE_CPUS,
+            num_cpus=_DECODE_CPUS[device],
         )
         .map_batches(
             _AskActor,
@@ -172,4 +175,7 @@ def _cores() -> int:
 
 
 def _cpu_workers() -> int:
-    return max(1, int(ray.cluster_resources().get("CPU", 1)) // 4)
+    """One actor of one thread per core: threads within an actor wait for each other, actors do not."""
+    resources = ray.cluster_resources()
+    fitting = int(resources.get("memory", 0) // _CPU_ACTOR_BYTES)
+    return max(1, min(int(resources.get("CPU", 1)), fitting))
