@@ -25,6 +25,8 @@ demo: .venv/installed  ## Make a small station night, run the archive job on it,
 	$(BIN)/python examples/01_make_night.py $(NIGHT)
 	$(BIN)/naturelm process $(NIGHT) --out $(TABLES)
 	$(BIN)/naturelm summary $(TABLES)
+	$(BIN)/naturelm query $(TABLES) "SELECT station, start_local, label, score FROM detections ORDER BY start_local"
+	$(BIN)/naturelm query $(TABLES) "SELECT station, start_local, caption, score FROM captions ORDER BY start_local"
 	$(BIN)/python examples/02_planted_and_found.py $(NIGHT) $(TABLES)
 
 test: .venv/installed  ## Run the tests

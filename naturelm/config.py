@@ -102,7 +102,7 @@ class GenerationSettings(_Section):
 
 
 class JobSettings(_Section):
-    """How the work is spread; nothing here changes a row.
+    """How the work is spread; nothing here changes an answer.
 
     Attributes
     ----------
@@ -112,7 +112,8 @@ class JobSettings(_Section):
     batch_size : int, optional
         Windows the model hears at once; found by the engine where not given.
     segment_minutes : float
-        Length of the unit of work and of commit.
+        Length of the unit of work and of commit. An output directory keeps the one it was begun with:
+        resampling that starts elsewhere moves scores in their last decimal.
     address : str, optional
         Ray cluster to join; a local one is started where not given.
     """

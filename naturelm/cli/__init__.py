@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -58,6 +59,8 @@ class _InputMistake(click.ClickException):
 @click.version_option(__version__, prog_name="naturelm")
 def main() -> None:
     """Run NatureLM-audio over archives of field recordings and read the results."""
+    # OpenMP's threads spin while they wait, for so long that on a busy machine two are many times slower than one.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Paths may hold bytes that are no UTF-8: print them escaped rather than fail.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from naturelm.models.fbank import beats_features, frame_count
+from naturelm.models.linear import linear
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Beats(nn.Module):
     def encode_features(self, features_BTM: Tensor) -> Tensor:
         """Encode what :func:`naturelm.models.fbank.beats_features` gives."""
         features_BTM = features_BTM.to(self.patch_embedding.weight.dtype)
-        x_BPD = self.patch_embedding(features_BTM.unsqueeze(1)).flatten(2).transpose(1, 2)
+        x_BPD = self._embed_patches(features_BTM)
         x_BPD = self.dropout(self.patch_projection(self.patch_norm(x_BPD)))
         x_BPD = self.dropout(self.norm(x_BPD + self.position_conv(x_BPD)))
         bias_HPP = self.relative_bias(x_BPD.shape[1])
@@ -77,6 +78,14 @@ class Beats(nn.Module):
                 continue
             x_BPD = layer(x_BPD, bias_HPP)
         return x_BPD
+
+    def _embed_patches(self, features_BTM: Tensor) -> Tensor:
+        """The patch convolution, whose patches do not overlap, as one matrix product: several times faster."""
+        patch = self.config.input_patch_size
+        rows, columns = features_BTM.shape[1] // patch, features_BTM.shape[2] // patch
+        whole_BTM = features_BTM[:, : rows * patch, : columns * patch]
+        patches = whole_BTM.unflatten(2, (columns, patch)).unflatten(1, (rows, patch)).transpose(2, 3)
+        return linear(patches.flatten(3).flatten(1, 2), self.patch_embedding.weight.flatten(1))
 
 
 class PositionConv(nn.Module):

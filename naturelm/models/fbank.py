@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from naturelm.models.linear import linear
+
 FRAME_LENGTH_MS = 25
 FRAME_SHIFT_MS = 10
 PREEMPHASIS = 0.97
@@ -41,19 +43,33 @@ def fbank(waveforms_BS: Tensor, sample_rate_hz: int = 16000, mel_bins: int = 128
         float32, whatever autocast says: half precision loses the quiet bins.
     """
     with torch.autocast(waveforms_BS.device.type, enabled=False):
-        frame = sample_rate_hz * FRAME_LENGTH_MS // 1000
-        shift = sample_rate_hz * FRAME_SHIFT_MS // 1000
-        fft_size = 1 << (frame - 1).bit_length()
-        window_W, mel_MF = _constants(sample_rate_hz, mel_bins, frame, fft_size, waveforms_BS.device)
+        waveforms_BS = waveforms_BS.float()
+        # On a CPU one after the other: the frames of one are 2 MB and stay in the cache, those of a batch do not.
+        parts = (
+            waveforms_BS.split(1)
+            if waveforms_BS.device.type == "cpu" and len(waveforms_BS)
+            else [waveforms_BS]
+        )
+        return torch.cat([_log_mel(part, sample_rate_hz, mel_bins) for part in parts])
 
-        # Kaldi reads 16-bit samples as they are, so it expects their scale.
-        frames_BTW = (waveforms_BS.float() * 32768.0).unfold(-1, frame, shift)
-        frames_BTW = frames_BTW - frames_BTW.mean(dim=-1, keepdim=True)
-        previous_BTW = torch.cat([frames_BTW[..., :1], frames_BTW[..., :-1]], dim=-1)
-        frames_BTW = (frames_BTW - PREEMPHASIS * previous_BTW) * window_W
-        power_BTF = torch.fft.rfft(frames_BTW, n=fft_size).abs().pow(2.0)
-        mel_BTM = power_BTF @ mel_MF.T
-        return mel_BTM.clamp(min=torch.finfo(torch.float32).eps).log()
+
+def _log_mel(waveforms_BS: Tensor, sample_rate_hz: int, mel_bins: int) -> Tensor:
+    frame = sample_rate_hz * FRAME_LENGTH_MS // 1000
+    shift = sample_rate_hz * FRAME_SHIFT_MS // 1000
+    fft_size = 1 << (frame - 1).bit_length()
+    window_W, mel_MF = _constants(sample_rate_hz, mel_bins, frame, fft_size, waveforms_BS.device)
+
+    # Kaldi reads 16-bit samples as they are, so it expects their scale.
+    frames_BTW = (waveforms_BS * 32768.0).unfold(-1, frame, shift)
+    frames_BTW = frames_BTW - frames_BTW.mean(dim=-1, keepdim=True)
+    # The window is 0 at a frame's first sample, which has none before it. Product and difference stay two steps: fused,
+    # they round differently, and bins far below a frame's loudest show it.
+    emphasised_BTW = frames_BTW[..., 1:] - PREEMPHASIS * frames_BTW[..., :-1]
+    padded_BTW = F.pad(emphasised_BTW * window_W[1:], (1, fft_size - frame))
+    spectrum_BTF2 = torch.view_as_real(torch.fft.rfft(padded_BTW))
+    power_BTF = spectrum_BTF2[..., 0].square() + spectrum_BTF2[..., 1].square()
+    mel_BTM = linear(power_BTF, mel_MF)
+    return mel_BTM.clamp(min=torch.finfo(torch.float32).eps).log()
 
 
 def beats_features(waveforms_BS: Tensor, sample_rate_hz: int = 16000, mel_bins: int = 128) -> Tensor:

@@ -58,7 +58,7 @@ PRESETS: dict[str, ModelSource] = {
     "pocket": ModelSource(
         name="pocket",
         path=str(_HERE / "pocket"),
-        licence="Apache-2.0, as this package",
+        licence="part of this package",
         memory_gb_bf16=0.01,
         access="bundled with this package",
     ),

@@ -14,7 +14,7 @@ _WINDOWS_PER_CALL = 64
 
 def answer_here(reads: Sequence[Read], config: ArchiveConfig) -> Iterator[AnsweredSegment]:
     """Decode and answer one batch after the other; segments come in the order of `reads`."""
-    decode, ask = Decode(config), Ask(config)
+    decode, ask = Decode(config), Ask(config, threads=1)
     waiting: list[DecodedSegment] = []
     try:
         for read in reads:

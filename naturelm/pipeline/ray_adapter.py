@@ -9,6 +9,7 @@ import functools
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -33,6 +34,7 @@ _ACTOR_CPUS = 0.75
 _DECODE_CPUS = {"cpu": 0.25, "gpu": 1.0}
 # What a model actor on a CPU takes, libraries and all: as many start as fit.
 _CPU_ACTOR_BYTES = 2 << 30
+_KNOCK_S = 10
 
 
 def answer_on_ray(reads: Sequence[Read], config: ArchiveConfig) -> Iterator[AnsweredSegment]:
@@ -78,12 +80,20 @@ def _start(address: str | None) -> None:
             )
         return
     try:
+        _knock(address)
         ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NaturelmError(
             f"{address}: no Ray cluster answers there ({reason}); check --address or leave it out"
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nothing listens: Ray itself would go on trying for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
 
 
 @contextmanager
@@ -111,8 +121,8 @@ def _dataset(reads: Sequence[Read], config: ArchiveConfig) -> ray.data.Dataset:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    workers = config.job.workers or gpus or _cpu_workers()
     segments = sum(len(read.segments) for read in reads)
+    workers = min(segments, config.job.workers or gpus or _cpu_workers())
     windows = sum(segment.window_count for read in reads for segment in read.segments)
     device = "gpu" if gpus else "cpu"
     per_call = config.job.batch_size or _WINDOWS_PER_CALL[device]

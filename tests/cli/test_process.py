@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +73,11 @@ def test_out_that_is_a_file_is_told(archive, tmp_path):
 
 
 def test_cluster_that_is_not_there_is_told(archive, tmp_path):
-    out = tmp_path / "out"
-    message = refused(call("process", archive, "--out", out, "--address", "127.0.0.1:1"))
-    assert "no Ray cluster answers there" in message
+    command = [sys.executable, "-m", "naturelm.cli", "process", archive, "--out", tmp_path / "out"]
+    done = subprocess.run([*map(str, command), "--address", "127.0.0.1:1"], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: 127.0.0.1:1: no Ray cluster answers there")
+    assert "Traceback" not in done.stderr
 
 
 def test_every_verb_has_help():
