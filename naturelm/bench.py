@@ -87,8 +87,7 @@ def bench_engine(
     def encode() -> None:
         with torch.inference_mode():
             for start in range(0, windows, engine.batch_size):
-                batch = waveforms[start : start + engine.batch_size]
-                model.encode_audio(torch.from_numpy(batch).to(device))
+                engine.encode(torch.from_numpy(waveforms[start : start + engine.batch_size]))
 
     answers: list[list[Answer]] = []
     plain_answers: list[list[Answer]] = []

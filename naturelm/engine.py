@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,10 @@ class Engine:
         self._decoder = Decoder(model.merged_language_model())
         self._device = self._decoder.device
         self._buffer: DecodeBuffer | None = None
+        # Parts of a batch side by side, one thread each: many small operations gain little from two threads.
+        self._cpu_encoders = ThreadPoolExecutor(
+            torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
+        )
         self._encode_stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self.ask(queries)
 
@@ -252,7 +257,7 @@ class Engine:
         while done < len(waveforms_BS):
             batch_BS = waveforms_BS[done : done + self.batch_size]
             try:
-                audio_BAD = self._encode(batch_BS) if encoded is None else self._wait(encoded)
+                audio_BAD = self.encode(batch_BS) if encoded is None else self._wait(encoded)
                 after_BS = waveforms_BS[done + len(batch_BS) :][: self.batch_size]
                 overlap = self._encode_stream is not None and len(after_BS) > 0
                 encoded = self._encode_aside(after_BS) if overlap else None
@@ -271,18 +276,24 @@ class Engine:
                 torch.cuda.synchronize(self._device)
                 torch.cuda.empty_cache()
 
-    def _encode(self, waveforms_BS: Tensor) -> Tensor:
+    def encode(self, waveforms_BS: Tensor) -> Tensor:
+        """Audio tokens of a batch, as the engine's language model takes them: ``[windows, tokens, width]``."""
         if self._encode_stream is not None:
             waveforms_BS = waveforms_BS.pin_memory() if waveforms_BS.device.type == "cpu" else waveforms_BS
             waveforms_BS = waveforms_BS.to(self._device, non_blocking=True)
             return self.model.encode_audio(waveforms_BS).to(self._decoder.dtype)
-        return torch.cat([self.model.encode_audio(part) for part in waveforms_BS.split(_CPU_ENCODE_AT_ONCE)])
+        parts = waveforms_BS.split(_CPU_ENCODE_AT_ONCE)
+        return torch.cat(list(self._cpu_encoders.map(self._encode_part, parts)))
+
+    @torch.inference_mode()
+    def _encode_part(self, waveforms_BS: Tensor) -> Tensor:
+        return self.model.encode_audio(waveforms_BS)
 
     def _encode_aside(self, waveforms_BS: Tensor) -> Tensor:
         assert self._encode_stream is not None
         self._encode_stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._encode_stream):
-            return self._encode(waveforms_BS)
+            return self.encode(waveforms_BS)
 
     def _wait(self, audio_BAD: Tensor) -> Tensor:
         assert self._encode_stream is not None
