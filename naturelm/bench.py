@@ -307,7 +307,8 @@ def bench_pipeline(paths: Sequence[Path], config: ArchiveConfig) -> dict[str, An
         `windows_per_s` counts from the first segment committed to the last: start-up happens once a night. `wall_s`
         holds everything.
     """
-    from naturelm.pipeline.job import Counts, process_archive
+    from naturelm.pipeline.counts import Counts
+    from naturelm.pipeline.job import process_archive
     from naturelm.pipeline.progress import Progress
 
     class Stopwatch(Progress):

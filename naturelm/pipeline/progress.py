@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from naturelm.text import printable
 
 if TYPE_CHECKING:
-    from naturelm.pipeline.job import Counts
+    from naturelm.pipeline.counts import Counts
 
 _LINE_EVERY_S = 15.0
 _STARTING = "starting workers and loading the model"

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from naturelm.config import ArchiveConfig, load
-from naturelm.pipeline.job import Counts, process_archive
+from naturelm.pipeline.counts import Counts
+from naturelm.pipeline.job import process_archive
 from naturelm.pipeline.progress import Progress
 
 # Short answers: what they say is tested with the model.
