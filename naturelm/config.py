@@ -10,16 +10,28 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from naturelm.errors import NaturelmError
 from naturelm.ids import settings_hash
+from naturelm.label_lists import read_label_list
 from naturelm.windows import check_window
 
 QueryKind = Literal["detection", "caption", "classification"]
 
+_EXAMPLE = "configs/archive.yaml"
 
-class _Section(BaseModel):
+
+class Section(BaseModel):
+    """Settings that belong together: unknown ones are refused, and none changes after loading."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Query(_Section):
+class StationLabels(Section):
+    """The closed list of one station."""
+
+    station: str
+    labels: tuple[str, ...] = Field(min_length=1)
+
+
+class Query(Section):
     """A question put to every window.
 
     Attributes
@@ -32,7 +44,11 @@ class Query(_Section):
         `detection`: the answer lists labels, or says None. `caption`: the answer is a sentence.
         `classification`: the answer is one of `labels`, each scored exactly.
     labels : tuple of str
-        The closed list of a `classification` query.
+        The closed list of a `classification` query. In a file `labels_file` may stand in its place, the path
+        of a list (see `naturelm.label_lists`) from the file's own directory: `load` reads it, so that the
+        analysis holds the labels themselves.
+    station_labels : tuple of StationLabels
+        Lists of single stations, in place of `labels` there; from a `labels_file` with stations.
     top_k : int
         How many of the best labels of a `classification` query become detections ("None" never does).
     max_new_tokens : int, optional
@@ -43,6 +59,7 @@ class Query(_Section):
     prompt: str
     kind: QueryKind = "detection"
     labels: tuple[str, ...] = ()
+    station_labels: tuple[StationLabels, ...] = ()
     top_k: int = Field(default=1, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1, le=4096)
 
@@ -55,18 +72,24 @@ class Query(_Section):
 
     @model_validator(mode="after")
     def _labels_fit_kind(self) -> Query:
-        if self.kind == "classification" and not self.labels:
-            raise ValueError("a classification query needs labels")
-        if self.kind != "classification" and self.labels:
+        lists = [self.labels, *(station.labels for station in self.station_labels)]
+        if self.kind == "classification" and not any(lists):
+            raise ValueError("a classification query needs labels or a labels_file")
+        if self.kind != "classification" and any(lists):
             raise ValueError(f"labels belong to kind classification, not {self.kind}")
-        if any(not label.strip() for label in self.labels):
+        if any(not label.strip() for labels in lists for label in labels):
             raise ValueError("a label is empty")
-        if len(set(self.labels)) != len(self.labels):
+        if any(len(set(labels)) != len(labels) for labels in lists):
             raise ValueError("a label stands twice")
         return self
 
+    def labels_at(self, station: str) -> tuple[str, ...]:
+        """The closed list that holds at a station."""
+        own = (entry.labels for entry in self.station_labels if entry.station == station)
+        return next(own, self.labels)
 
-class ModelSettings(_Section):
+
+class ModelSettings(Section):
     """Which model answers: a bundled name, a checkpoint directory or a hub id; and how it is loaded."""
 
     name: str = "pocket"
@@ -75,7 +98,7 @@ class ModelSettings(_Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
-class WindowSettings(_Section):
+class WindowSettings(Section):
     """Window length and seconds between window starts."""
 
     length_s: float = 10.0
@@ -87,21 +110,21 @@ class WindowSettings(_Section):
         return self
 
 
-class AudioSettings(_Section):
+class AudioSettings(Section):
     """Decoding: `channel` picks one (from 0) instead of the mean of all."""
 
     channel: int | None = Field(default=None, ge=0)
     decode_timeout_s: float = Field(default=60.0, gt=0)
 
 
-class GenerationSettings(_Section):
+class GenerationSettings(Section):
     """How answers are generated: longest answer in tokens, and beams (1: greedy)."""
 
     max_new_tokens: int = Field(default=64, ge=1, le=4096)
     num_beams: int = Field(default=1, ge=1, le=16)
 
 
-class JobSettings(_Section):
+class JobSettings(Section):
     """How the work is spread; nothing here changes an answer.
 
     Attributes
@@ -134,7 +157,7 @@ DEFAULT_QUERIES = (
 )
 
 
-class ArchiveConfig(_Section):
+class ArchiveConfig(Section):
     """Everything `naturelm process` can be told; `configs/archive.yaml` documents the defaults."""
 
     model: ModelSettings = ModelSettings()
@@ -197,7 +220,7 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> A
     NaturelmError
         The file is missing, is not YAML, or a setting is unknown or out of range.
     """
-    raw = {} if path is None else _read_yaml(path)
+    raw = {} if path is None else _with_label_files(read_yaml(path, _EXAMPLE), path)
     where = str(path) if path is not None else "settings"
     for section, values in (overrides or {}).items():
         if not isinstance(values, dict):
@@ -205,35 +228,61 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> A
             continue
         base = raw.setdefault(section, {})
         if not isinstance(base, dict):
-            raise NaturelmError(f"{where}: {section} is {base!r}, not settings; see configs/archive.yaml")
+            raise NaturelmError(f"{where}: {section} is {base!r}, not settings; see {_EXAMPLE}")
         base.update({key: value for key, value in values.items() if value is not None})
     try:
         return ArchiveConfig.model_validate(raw)
     except ValidationError as error:
-        raise NaturelmError(f"{where}: {_first_problem(error)}") from None
+        raise NaturelmError(f"{where}: {first_problem(error, _EXAMPLE)}") from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, example: str) -> dict[str, Any]:
+    """The sections of a YAML file; `example` names a file that shows what belongs there.
+
+    Raises
+    ------
+    NaturelmError
+        The file is missing or is not YAML, or it holds something else than sections.
+    """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise NaturelmError(
-            f"{path}: cannot read the configuration ({error.strerror}); check --config"
+            f"{path}: cannot read the configuration ({error.strerror}); check its path"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = " ".join(str(error).split())
         raise NaturelmError(f"{path}: not valid YAML ({problem}); mend the file") from None
     if not isinstance(raw, dict):
-        raise NaturelmError(f"{path}: holds {type(raw).__name__}, not sections; see configs/archive.yaml")
+        raise NaturelmError(f"{path}: holds {type(raw).__name__}, not sections; see {example}")
     return raw
 
 
-def _first_problem(error: ValidationError) -> str:
+def _with_label_files(raw: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The same settings, each query's `labels_file` replaced by the lists that it holds."""
+    queries = raw.get("queries")
+    if not isinstance(queries, list):
+        return raw
+    return raw | {"queries": [_with_label_file(query, path) for query in queries]}
+
+
+def _with_label_file(query: Any, path: Path) -> Any:
+    if not isinstance(query, dict) or "labels_file" not in query:
+        return query
+    rest = {key: value for key, value in query.items() if key != "labels_file"}
+    if rest.get("labels"):
+        raise NaturelmError(f"{path}: query {query.get('id')!r} has labels and labels_file; give one of them")
+    lists = read_label_list(path.parent / str(query["labels_file"]))
+    own = [{"station": name, "labels": labels} for name, labels in lists.items() if name]
+    return rest | {"labels": lists[""], "station_labels": own}
+
+
+def first_problem(error: ValidationError, example: str) -> str:
     """Tell a validation error in one sentence: the setting, its value and what is wrong."""
     problem = error.errors(include_url=False)[0]
     setting = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown setting {setting}; see configs/archive.yaml for the known ones"
+        return f"unknown setting {setting}; see {example} for the known ones"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{setting}: {message}" if setting else message

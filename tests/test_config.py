@@ -85,3 +85,56 @@ def test_model_is_known_by_its_weights_not_by_the_name_it_was_loaded_by():
     assert load(None, {"model": {"name": "/a/copy"}}).analysis_hash("r1") == ArchiveConfig().analysis_hash(
         "r1"
     )
+
+
+CLOSED = 'queries: [{id: focal, prompt: "Which?", kind: classification, labels_file: lists/birds.%s}]'
+
+
+def _with_list(tmp_path: Path, name: str, text: str) -> Path:
+    (tmp_path / "lists").mkdir(exist_ok=True)
+    (tmp_path / "lists" / name).write_text(text, encoding="utf-8")
+    path = tmp_path / "archive.yaml"
+    path.write_text(CLOSED % name.split(".")[1])
+    return path
+
+
+def test_labels_file_of_one_label_a_line_lies_beside_the_configuration(tmp_path):
+    path = _with_list(tmp_path, "birds.txt", "\ufeff# of the valley\nTawny owl\n\n  Wren \nTawny owl\n")
+    (query,) = load(path).queries
+    assert query.labels == ("Tawny owl", "Wren")
+    assert query.labels_at("anywhere") == ("Tawny owl", "Wren")
+
+
+def test_labels_file_with_stations_adds_to_the_labels_of_all_stations(tmp_path):
+    path = _with_list(tmp_path, "birds.csv", 'Station,Label\n,Wren\nA,"Owl, tawny"\nB,Dipper\nA,Wren\n')
+    (query,) = load(path).queries
+    assert query.labels_at("A") == ("Wren", "Owl, tawny")
+    assert query.labels_at("B") == ("Wren", "Dipper")
+    assert query.labels_at("C") == ("Wren",)
+    other = _with_list(tmp_path, "birds.csv", "station,label\n,Wren\nA,Owl\n")
+    assert load(path).analysis_hash("") == load(other).analysis_hash("")
+    hashed = load(path).analysis_hash("")
+    _with_list(tmp_path, "birds.csv", "station,label\n,Wren\n")
+    assert load(path).analysis_hash("") != hashed, "the labels themselves belong to the analysis"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("birds.txt", "\n# nothing\n", "names no label"),
+        ("birds.csv", "station,label\nA,\n", "row 2 has no label"),
+    ],
+)
+def test_unusable_labels_file_is_told(tmp_path, name, text, told):
+    with pytest.raises(NaturelmError, match=told):
+        load(_with_list(tmp_path, name, text))
+
+
+def test_missing_labels_file_and_a_list_given_twice_are_told(tmp_path):
+    path = tmp_path / "archive.yaml"
+    path.write_text(CLOSED % "txt")
+    with pytest.raises(NaturelmError, match=r"birds\.txt: cannot read the labels"):
+        load(path)
+    path.write_text("queries: [{id: a, prompt: x, kind: classification, labels: [Owl], labels_file: b.txt}]")
+    with pytest.raises(NaturelmError, match="labels and labels_file"):
+        load(path)

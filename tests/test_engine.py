@@ -135,9 +135,9 @@ def test_scores_are_those_of_the_logits_of_one_pass_over_prompt_and_answer() -> 
         )
         log_probs = asked.llama(inputs_embeds=row[None]).logits[0].double().log_softmax(-1)
     start = len(tokens.head) + len(audio) + len(tokens.tail) - 1
-    expected = [log_probs[start + i, token].item() for i, token in enumerate(answer.token_ids)]
-    assert np.log(answer.token_scores) == pytest.approx(expected, abs=1e-5)
-    assert np.log(answer.score) == pytest.approx(np.mean(expected), abs=1e-5)
+    expected = [log_probs[start + i, token].exp().item() for i, token in enumerate(answer.token_ids)]
+    assert answer.token_scores == pytest.approx(expected, abs=1e-5)
+    assert answer.score == pytest.approx(np.exp(np.mean(np.log(expected))), rel=1e-4)
 
 
 def test_a_query_that_says_itself_where_the_sound_goes_is_answered_beside_others() -> None:

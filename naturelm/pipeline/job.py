@@ -44,6 +44,7 @@ def process_archive(paths: Sequence[Path], out: Path, config: ArchiveConfig, pro
     resolve(config.model.name)
     segment_windows = max(1, round(config.job.segment_minutes * 60 / config.windows.hop_s))
     recordings = _scan(paths)
+    _check_label_lists(recordings, config)
     model = _known_weights(config.model.name)
     output = Output(
         out, config.analysis(model.revision or ""), config.model_dump(mode="json"), segment_windows
@@ -87,6 +88,20 @@ def _scan(paths: Sequence[Path]) -> list[Recording]:
             f"{where}: no recordings found; give a directory or file with WAV, FLAC, MP3 or the like"
         )
     return recordings
+
+
+def _check_label_lists(recordings: Sequence[Recording], config: ArchiveConfig) -> None:
+    stations = sorted({recording.station for recording in recordings})
+    for query in config.queries:
+        if query.kind != "classification":
+            continue
+        without = [station for station in stations if not query.labels_at(station)]
+        if without:
+            named = ", ".join(repr(station) for station in without[:5]) + (" …" if len(without) > 5 else "")
+            raise NaturelmError(
+                f"query {query.id!r}: the labels_file has no labels for {len(without)} of {len(stations)} "
+                f"stations ({named}); add rows for them, or rows without a station"
+            )
 
 
 def _known_weights(name: str) -> ModelSource:

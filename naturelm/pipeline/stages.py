@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from naturelm.errors import NaturelmError
 from naturelm.pipeline.plan import Read, Segment
 from naturelm.pipeline.rows import AnsweredSegment
 from naturelm.windows import Window
+
+if TYPE_CHECKING:
+    from naturelm.engine import EngineQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ class Ask:
     def __init__(self, config: ArchiveConfig, threads: int | None = None) -> None:
         import torch
 
-        from naturelm.engine import Engine, EngineQuery
+        from naturelm.engine import Engine
         from naturelm.models import NatureLM
 
         if threads is not None:
@@ -103,22 +107,44 @@ class Ask:
                 f"window is {config.windows.length_s:g} s and {settings.name} hears {model.window_s:g} s at once; "
                 f"give a --window of at most {model.window_s:g}"
             )
-        queries = [
-            EngineQuery(
-                prompt=query.prompt,
-                max_new_tokens=query.max_new_tokens or config.generation.max_new_tokens,
-                labels=query.labels,
-                top_k=query.top_k,
-            )
-            for query in config.queries
-        ]
         self._window_samples = round(config.windows.length_s * SAMPLE_RATE_HZ)
+        self._config = config
         self._engine = Engine(
-            model, queries, num_beams=config.generation.num_beams, batch_size=config.job.batch_size
+            model,
+            self._queries_at(""),
+            num_beams=config.generation.num_beams,
+            batch_size=config.job.batch_size,
         )
 
     def __call__(self, decoded: Sequence[DecodedSegment]) -> list[AnsweredSegment]:
-        """Answer the windows of all segments together, so that short recordings fill a batch too."""
+        """Answer the windows of all segments together, so that short recordings fill a batch too.
+
+        Segments of stations with other label lists are a batch of their own.
+        """
+        answered: dict[str, AnsweredSegment] = {}
+        by_list: dict[tuple[EngineQuery, ...], list[DecodedSegment]] = {}
+        for part in decoded:
+            by_list.setdefault(self._queries_at(part.segment.recording.station), []).append(part)
+        for queries, parts in by_list.items():
+            if queries != self._engine.queries:
+                self._engine.ask(queries)
+            answered |= {result.segment.id: result for result in self._answer(parts)}
+        return [answered[part.segment.id] for part in decoded]
+
+    def _queries_at(self, station: str) -> tuple[EngineQuery, ...]:
+        from naturelm.engine import EngineQuery
+
+        return tuple(
+            EngineQuery(
+                prompt=query.prompt,
+                max_new_tokens=query.max_new_tokens or self._config.generation.max_new_tokens,
+                labels=query.labels_at(station),
+                top_k=query.top_k,
+            )
+            for query in self._config.queries
+        )
+
+    def _answer(self, decoded: Sequence[DecodedSegment]) -> list[AnsweredSegment]:
         waveforms = [
             cut.samples
             for part in decoded

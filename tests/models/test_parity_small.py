@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torchaudio.compliance import kaldi
 
 from naturelm.models import NatureLM
-from naturelm.models.fbank import beats_features
+from naturelm.models.fbank import BEATS_MEAN, BEATS_STD, beats_features
 
 
 def relative_error(ours: torch.Tensor, golden: np.ndarray) -> float:
@@ -25,7 +26,20 @@ def last_logits(model: NatureLM, waveforms: torch.Tensor, prompts: list[str]) ->
 
 
 def test_filterbank_equals_the_published_one(waveforms: torch.Tensor, golden: dict[str, Any]) -> None:
-    np.testing.assert_allclose(beats_features(waveforms).numpy(), golden["fbank"], atol=1e-4, rtol=0)
+    """To 1e-4, but for bins far below a frame's loudest: float32 transforms round differently there on each processor.
+
+    The published one does too: torchaudio, on this processor, says by how much.
+    """
+    ours = beats_features(waveforms).numpy()
+    here = [
+        kaldi.fbank(waveform[None] * 2**15, num_mel_bins=128, sample_frequency=16000.0)
+        for waveform in waveforms
+    ]
+    published = ((torch.stack(here) - BEATS_MEAN) / (2 * BEATS_STD)).numpy()
+    np.testing.assert_allclose(ours, published, atol=1e-4, rtol=0)
+    rounding = np.abs(published - golden["fbank"])
+    assert np.mean(rounding > 1e-5) < 1e-2 and rounding.max() < 1e-2
+    assert (np.abs(ours - golden["fbank"]) <= 1e-4 + rounding).all()
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from naturelm.pipeline import local
 from naturelm.pipeline.plan import Read
 from naturelm.pipeline.rows import AnsweredSegment
 from naturelm.synthesis import NIGHT, make_night
+from naturelm.tables.query import open_tables
 from tests.pipeline.runs import SETTINGS, published, run, staged, table
 
 WINDOWS = sum(-(-round(duration_s) // 10) for _, _, duration_s, _ in NIGHT)
@@ -176,3 +177,30 @@ def test_ray_writes_the_same_files_as_this_process(night, undisturbed, tmp_path,
     config = load(None, SETTINGS | {"job": {"workers": 1, "segment_minutes": 0.5}})
     run([night], tmp_path, config)
     assert published(tmp_path) == published(undisturbed)
+
+
+def test_each_station_is_asked_with_its_own_label_list(night, undisturbed, tmp_path):
+    found = (
+        open_tables(undisturbed).sql("SELECT DISTINCT station FROM recordings ORDER BY station").fetchall()
+    )
+    stations = [station for (station,) in found]
+    assert len(stations) == 3
+    closed = {
+        "id": "focal",
+        "prompt": "What is the common name for the focal species in the audio? Answer:",
+        "kind": "classification",
+        "station_labels": [
+            {"station": stations[0], "labels": ["Frog", "Cricket"]},
+            {"station": stations[1], "labels": ["Owl", "Wolf"]},
+        ],
+    }
+    with pytest.raises(NaturelmError, match="no labels for"):
+        run([night], tmp_path / "refused", load(None, SETTINGS | {"queries": [closed]}))
+    config = load(None, SETTINGS | {"queries": [closed | {"labels": ["Dog"]}]})
+    run([night], tmp_path / "out", config)
+    connection = open_tables(tmp_path / "out")
+    allowed = {query.station: {*query.labels, "None"} for query in config.queries[0].station_labels}
+    for station in stations:
+        rows = connection.execute("SELECT DISTINCT text FROM answers WHERE station = ?", [station]).fetchall()
+        assert rows
+        assert {text for (text,) in rows} <= allowed.get(station, {"Dog", "None"})
