@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "naturelm"
 
 # From what is on disk to what people look at: a module imports from its own layer or an earlier one.
 LAYERS = [
-    {"errors", "ids", "schemas", "text", "windows", "synthesis"},
+    {"errors", "ids", "schemas", "text", "windows", "synthesis", "label"},
     {"config", "answers", "prompts"},
     {"recordings"},
     {"audio", "decoding"},
@@ -48,7 +48,7 @@ def modules() -> list[Path]:
 
 
 def part(path: Path) -> str:
-    # `engine_*.py` are parts of the engine.
+    # `engine_*.py` are parts of the engine; `label_lists.py` is `label`.
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py").split("_")[0]
 
 
