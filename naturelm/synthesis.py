@@ -46,6 +46,23 @@ def songbird(rng: np.random.Generator, sample_rate_hz: int, duration_s: float) -
     return _normalised(out)
 
 
+def bird_call(rng: np.random.Generator, sample_rate_hz: int, duration_s: float) -> Waveform:
+    """Calls rather than song: the same short note now and then, one to three times, 1.5 to 7.5 kHz."""
+    out = np.zeros(round(duration_s * sample_rate_hz))
+    note_s, harmonics = rng.uniform(0.03, 0.18), (1, *rng.uniform(0, 0.4, 2))
+    phase = np.linspace(0, 1, round(note_s * sample_rate_hz))
+    start_hz, top_hz, end_hz = rng.uniform(1500, 7500, 3)
+    note = _tone(np.interp(phase, (0, 0.4, 1), (start_hz, top_hz, end_hz)), sample_rate_hz, harmonics)
+    note *= _fade(phase.size, sample_rate_hz, 0.008)
+    start_s, repeat_s = rng.uniform(0, 0.3), note_s + rng.uniform(0.04, 0.15)
+    while start_s < duration_s:
+        for _ in range(rng.integers(1, 4)):
+            _add(out, note * rng.uniform(0.7, 1), start_s, sample_rate_hz)
+            start_s += repeat_s
+        start_s += rng.uniform(0.4, 1.8)
+    return _normalised(out)
+
+
 def owl(rng: np.random.Generator, sample_rate_hz: int, duration_s: float) -> Waveform:
     """Hooting: series of short, low, nearly pure notes, 300 to 850 Hz, with pauses."""
     out = np.zeros(round(duration_s * sample_rate_hz))
@@ -92,6 +109,15 @@ def cricket(rng: np.random.Generator, sample_rate_hz: int, duration_s: float) ->
     chirp_on = (pulse_index + rng.integers(20)) % (pulses + pause) < pulses
     carrier = _tone(np.full(time_s.size, rng.uniform(3500, 6000)), sample_rate_hz)
     return _normalised(carrier * chirp_on * np.sin(np.pi * np.clip(pulse_phase / 0.7, 0, 1)))
+
+
+def cricket_trill(rng: np.random.Generator, sample_rate_hz: int, duration_s: float) -> Waveform:
+    """A tree or ground cricket's trill: 30 to 60 pulses a second without a pause, of a pure carrier, 2.8 to 6.5 kHz."""
+    time_s = np.arange(round(duration_s * sample_rate_hz)) / sample_rate_hz
+    pulses = np.clip(np.sin(2 * np.pi * rng.uniform(30, 60) * time_s) + rng.uniform(0, 0.6), 0, 1)
+    carrier = _tone(np.full(time_s.size, rng.uniform(2800, 6500)), sample_rate_hz)
+    swell = 1 + 0.2 * np.sin(2 * np.pi * rng.uniform(0.1, 0.5) * time_s)
+    return _normalised(carrier * pulses * swell)
 
 
 def wolf(rng: np.random.Generator, sample_rate_hz: int, duration_s: float) -> Waveform:

@@ -125,3 +125,17 @@ def _band_power(signal: np.ndarray, rate_hz: int, label: str) -> float:
     frequency_hz = np.fft.rfftfreq(signal.size, 1 / rate_hz)
     low_hz, high_hz = BANDS_HZ[label]
     return float(power[(frequency_hz >= low_hz) & (frequency_hz <= high_hz)].sum())
+
+
+@pytest.mark.parametrize(
+    ("make", "band_hz"), [(synthesis.bird_call, (1300, 7900)), (synthesis.cricket_trill, (2600, 6800))]
+)
+def test_other_calls_of_birds_and_crickets_lie_in_their_bands_and_repeat_exactly(make, band_hz) -> None:
+    for seed in range(20):
+        sound, again = (make(np.random.default_rng(seed), 48_000, 5.0) for _ in "ab")
+        assert np.array_equal(sound, again)
+        assert sound.shape == (240_000,)
+        power = np.abs(np.fft.rfft(sound)) ** 2
+        frequency_hz = np.fft.rfftfreq(sound.size, 1 / 48_000)
+        inside = power[(frequency_hz >= band_hz[0]) & (frequency_hz <= band_hz[1])].sum()
+        assert inside / power.sum() > 0.8  # a call's overtones may lie above

@@ -100,11 +100,18 @@ class PositionConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x_BPD: Tensor) -> Tensor:
-        v = self.weight_v.float()
-        weight = (self.weight_g.float() * v / v.norm(dim=(0, 1), keepdim=True)).to(x_BPD.dtype)
-        y_BDP = F.conv1d(
-            x_BPD.transpose(1, 2), weight, self.bias, padding=self.kernel // 2, groups=self.groups
-        )
+        v, device = self.weight_v.float(), x_BPD.device.type
+        # On CPUs with AMX, oneDNN's bfloat16 convolution is wrong where a group has few channels.
+        dtype = torch.float32 if device == "cpu" else x_BPD.dtype
+        weight = (self.weight_g.float() * v / v.norm(dim=(0, 1), keepdim=True)).to(dtype)
+        with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and device != "cpu"):
+            y_BDP = F.conv1d(
+                x_BPD.transpose(1, 2).to(dtype),
+                weight,
+                self.bias.to(dtype),
+                padding=self.kernel // 2,
+                groups=self.groups,
+            ).to(x_BPD.dtype)
         # An even kernel gives one position too many.
         return F.gelu(y_BDP[..., : x_BPD.shape[1]]).transpose(1, 2)
 

@@ -134,17 +134,25 @@ class NatureLM(nn.Module):
         NaturelmError
             If the checkpoint is not there, gated, damaged or of other shapes than it says.
         """
-        directory = presets.fetch(presets.resolve(path))
-        config = NatureLMConfig.from_file(directory / "config.json")
         device = _device(device)
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        model = cls.read(path, llm, dtype)
+        model.merging_alpha = merging_alpha
+        return model.to_dtype(dtype).to(device)
+
+    @classmethod
+    def read(
+        cls, path: str | Path, llm: str | Path | None = None, llm_dtype: torch.dtype = torch.float32
+    ) -> NatureLM:
+        """As :meth:`from_pretrained`, on the CPU: the base LLM in `llm_dtype`, all that is trained in float32."""
+        directory = presets.fetch(presets.resolve(path))
+        config = NatureLMConfig.from_file(directory / "config.json")
         llm_directory = presets.fetch_llm(llm if llm is not None else config.llama_path, directory)
-        model = cls(config, load_llama(llm_directory, dtype), load_tokenizer(llm_directory))
+        model = cls(config, load_llama(llm_directory, llm_dtype), load_tokenizer(llm_directory))
         tensors = weights.read_tensors(directory / "model.safetensors")
         model._fit_embedding(tensors)
         weights.load_published(model, tensors, str(directory / "model.safetensors"))
-        model.merging_alpha = merging_alpha
-        return model.to_dtype(dtype).to(device)
+        return model
 
     def save_pretrained(
         self, directory: str | Path, with_llm: bool = False, dtype: torch.dtype | None = None
@@ -299,7 +307,12 @@ class NatureLM(nn.Module):
 
     @torch.inference_mode()
     def generate(
-        self, waveforms_BS: Tensor, prompts: Sequence[str], max_new_tokens: int = 300, num_beams: int = 2
+        self,
+        waveforms_BS: Tensor,
+        prompts: Sequence[str],
+        max_new_tokens: int = 300,
+        num_beams: int = 2,
+        together: bool = False,
     ) -> list[Answer]:
         """Answer one prompt about each window; a batch answers as each window would alone.
 
@@ -313,6 +326,8 @@ class NatureLM(nn.Module):
             One for each window.
         max_new_tokens, num_beams
             Longest answer in tokens; 1 beam is greedy search. No sampling.
+        together
+            Go on until every process of the group is done: needed where weights are sharded over them.
         """
         if max_new_tokens < 1 or num_beams < 1:
             raise NaturelmError(
@@ -330,6 +345,7 @@ class NatureLM(nn.Module):
             top_p=None,
             eos_token_id=list(self.end_token_ids),
             pad_token_id=self.end_token_ids[0],
+            synced_gpus=together,
         )
         # With the end token, where the answer has one: its probability scores an answer without any other.
         rows = [self._until_end(row) for row in generated_BT.tolist()]

@@ -151,6 +151,21 @@ def _with_revision(source: ModelSource) -> ModelSource:
     )
 
 
+def known_weights(name: str) -> ModelSource:
+    """The model's source, its weights on this machine: only they tell which analysis an archive's rows belong to.
+
+    Raises
+    ------
+    NaturelmError
+        There is no such model, or its weights cannot be fetched.
+    """
+    source = resolve(name)
+    if source.revision is None:
+        fetch(source)
+        source = resolve(name)
+    return source
+
+
 def _digest(directory: Path) -> str | None:
     """Digest of config.json and the weights beside it: each file's name, size, first and last 64 KiB."""
     config = directory / "config.json"

@@ -1,8 +1,8 @@
 """Ask the pocket model about sound it never heard, and print every number of its card as JSON.
 
-    python examples/evaluate_first_pocket.py --esc10 ESC10_DIR [--model pocket] [--recordings DIR ...]
+    python examples/evaluate_pocket.py --esc10 ESC10_DIR [--model pocket] [--recordings DIR ...]
 
-Fold 5 of ESC-10, scenes composed of it, noise and silence, demo nights of other seeds, and, of real recordings that
+Fold 5 of ESC-10, scenes composed with it, noise and silence, demo nights of other seeds, and, of real recordings that
 are given, how often each answer is heard. Greedy answers, in words, through `NatureLM.generate`.
 """
 
@@ -21,19 +21,24 @@ import soundfile
 import soxr
 import torch
 from numpy.typing import NDArray
-from train_first_pocket import (
+from pocket_corpus import (
     CAPTION,
+    DESCRIPTION,
     DETECTION,
     DETECTION_OPTIONS,
     FOCAL,
     FOCAL_OPTIONS,
     NAMES,
-    SAMPLE_RATE_HZ,
+    Composer,
     read_esc10,
+    sentence,
 )
 
 from naturelm import synthesis
+from naturelm.answers import parse_labels
+from naturelm.audio import SAMPLE_RATE_HZ
 from naturelm.models.naturelm import NatureLM
+from naturelm.recordings.discovery import find_audio
 from naturelm.windows import plan_windows
 
 WINDOW = 10 * SAMPLE_RATE_HZ
@@ -102,7 +107,7 @@ def options(model: NatureLM, esc10: Path) -> dict[str, object]:
 
 
 def composed(model: NatureLM, esc10: Path, scenes: int = 200) -> dict[str, object]:
-    """Macro F1 of detection in scenes of no, one or two held-out sounds (ESC-10's and made ones) over noise."""
+    """Detection in plain scenes of no, one or two held-out sounds (ESC-10's and made ones) over noise."""
     rng = np.random.default_rng(11)
     real = collections.defaultdict(list)
     for name, sound in read_esc10(esc10, {5}):
@@ -122,18 +127,52 @@ def composed(model: NatureLM, esc10: Path, scenes: int = 200) -> dict[str, objec
             audio[start : start + len(sound)] += (10 ** rng.uniform(-1, -0.3) * sound)[: WINDOW - start]
         truths.append(set(truth))
         sounds.append(audio.astype(np.float32))
-    answers = [set(text.split(", ")) for text in ask(model, sounds, DETECTION)]
-    f1 = {}
+    return detection_figures(truths, ask(model, sounds, DETECTION))
+
+
+def composed_hard(model: NatureLM, esc10: Path, count: int = 400) -> dict[str, object]:
+    """Scenes as the second stage has them, of held-out clips and sounds: none to three, at any time and level."""
+    composer = Composer(read_esc10(esc10, {5}), noises=100, seed=14)
+    rng = np.random.default_rng(15)
+    scenes = [composer.scene(rng, hard=True) for _ in range(count)]
+    sounds = [scene.waveform * np.float32(10 ** (rng.uniform(-45, 0) / 20)) for scene in scenes]
+    truths = [set(scene.names) for scene in scenes]
+    answers = ask(model, sounds, DETECTION)
+    captions, descriptions = ask(model, sounds, CAPTION), ask(model, sounds, DESCRIPTION)
+    focal = [i for i, scene in enumerate(scenes) if scene.focal]
+    named = ask(model, [sounds[i] for i in focal], FOCAL)
+    counts = {len(truth) for truth in truths}
+    return detection_figures(truths, answers) | {
+        "macro_f1_by_sources": {
+            number: detection_figures(
+                [truth for truth in truths if len(truth) == number],
+                [answer for truth, answer in zip(truths, answers, strict=True) if len(truth) == number],
+            )["macro_f1"]
+            for number in sorted(counts - {0})
+        },
+        "focal_right": share([scenes[i].focal == name for i, name in zip(focal, named, strict=True)]),
+        "caption_exact": share([sentence(s, 0) == text for s, text in zip(scenes, captions, strict=True)]),
+        "description_exact": share(
+            [sentence(s, 1) == text for s, text in zip(scenes, descriptions, strict=True)]
+        ),
+    }
+
+
+def detection_figures(truths: list[set[str]], texts: list[str]) -> dict[str, object]:
+    """F1 of each name and its mean, and how often the whole answer is right."""
+    answers = [set(text.split(", ")) for text in texts]
+    f1: dict[str, float | None] = {}
     for name in NAMES:
         hits = sum(name in t and name in a for t, a in zip(truths, answers, strict=True))
         wrong = sum((name in t) != (name in a) for t, a in zip(truths, answers, strict=True))
         f1[name] = round(2 * hits / (2 * hits + wrong), 3) if hits + wrong else None
     known = [value for value in f1.values() if value is not None]
+    empty = [a == {"None"} for t, a in zip(truths, answers, strict=True) if not t]
     return {
-        "scenes": scenes,
+        "scenes": len(truths),
         "macro_f1": round(float(np.mean(known)), 4),
         "f1": f1,
-        "none_when_empty": share([a == {"None"} for t, a in zip(truths, answers, strict=True) if not t]),
+        "none_when_empty": share(empty) if empty else None,
         "exact": share([a == (t or {"None"}) for t, a in zip(truths, answers, strict=True)]),
     }
 
@@ -201,16 +240,14 @@ def windows_of(path: Path) -> list[NDArray[np.float32]]:
 
 def real(model: NatureLM, path: Path) -> dict[str, object]:
     """What is said about real recordings, and how often."""
-    files = (
-        [path]
-        if path.is_file()
-        else sorted(p for p in path.rglob("*") if p.suffix.lower() in {".wav", ".mp3", ".flac", ".ogg"})
-    )
+    files = [path] if path.is_file() else [found.absolute for found in find_audio([path])]
     sounds = [sound for file in files for sound in windows_of(file)]
     said = ask(model, sounds, DETECTION)
+    labels = collections.Counter(label.name for text in said for label in parse_labels(text))
     return {
         "windows": len(sounds),
         "not_none": share([text != "None" for text in said]),
+        "labels": dict(labels.most_common()),
         "answers": dict(collections.Counter(said).most_common(12)),
         "captions": dict(collections.Counter(ask(model, sounds, CAPTION)).most_common(8)),
     }
@@ -245,6 +282,7 @@ def main() -> None:
         "fold_5": fold_5(model, args.esc10),
         "options": options(model, args.esc10),
         "composed": composed(model, args.esc10),
+        "composed_hard": composed_hard(model, args.esc10),
         "nothing": nothing(model),
         "nights": nights(model, range(100, 105)),
         "speed": speed(model),

@@ -1,0 +1,33 @@
+"""`naturelm export-checkpoint`: a training run's weights in the published layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("checkpoint", metavar="RUN_OR_CHECKPOINT")
+@click.argument("out", type=click.Path(path_type=Path), metavar="OUT_DIR")
+@click.option("--best", is_flag=True, help="Of a run, the best checkpoint in place of the last.")
+@click.option(
+    "--with-llm", is_flag=True, help="Write the base LLM, too. Always done where it was trained or made anew."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the written weights.",
+)
+def export_checkpoint(checkpoint: str, out: Path, best: bool, with_llm: bool, dtype: str) -> None:
+    """Write a run's weights as a checkpoint in the published layout.
+
+    RUN_OR_CHECKPOINT is a run's storage, or one checkpoint within it (RUN/checkpoints/step-00001000). OUT_DIR then
+    serves as --model DIRECTORY.
+    """
+    from naturelm.training.export import export
+
+    step = export(checkpoint, out, best=best, with_llm=with_llm, dtype=dtype)
+    click.echo(f"step {step} written to {out}; use it with: naturelm infer SOUND --model {out}")

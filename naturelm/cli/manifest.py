@@ -1,0 +1,86 @@
+"""`naturelm manifest`: questions to train on, from labelled recordings; or check a manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from naturelm.training.tasks import QUESTIONS
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Manifest to write: .jsonl, .json or .parquet.")
+@click.option(
+    "--audio", type=click.Path(path_type=Path),
+    help="Where the recordings of a CSV lie.  [default: beside it, or in audio/ there]",
+)  # fmt: skip
+@click.option(
+    "--where", multiple=True, metavar="COLUMN=VALUE[,VALUE]",
+    help="Rows of a CSV to take, such as fold=1,2,3,4; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--ask", "kinds", multiple=True, type=click.Choice(QUESTIONS),
+    help="A kind of question; may be repeated.  [default: all that the columns answer]",
+)  # fmt: skip
+@click.option(
+    "--options",
+    default=4,
+    show_default=True,
+    type=click.IntRange(2, 100),
+    help="Options of a closed question.",
+)
+@click.option(
+    "--none-share", default=0.25, show_default=True, type=click.FloatRange(0, 1),
+    help="Share of closed questions without the right option, answered by None.",
+)  # fmt: skip
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the options.")
+def manifest(
+    source: Path,
+    out: Path | None,
+    audio: Path | None,
+    where: tuple[str, ...],
+    kinds: tuple[str, ...],
+    options: int,
+    none_share: float,
+    seed: int,
+) -> None:
+    """Write questions to train on about the labelled recordings in SOURCE.
+
+    SOURCE is a directory with a folder of recordings for each label, or a CSV with columns such as filename and
+    category (or common_name, scientific_name, life_stage, call_type, caption). `None` is the label of recordings
+    without any; several labels are separated by semicolons.
+
+    Of a manifest as SOURCE every row is checked; with --out it is also written in the other format.
+    """
+    from naturelm.errors import NaturelmError
+    from naturelm.training.labelled import ask, read_folder, read_table
+    from naturelm.training.manifest import FORMATS, read_manifest, relative_rows, write_manifest
+
+    if source.suffix in FORMATS:
+        examples = read_manifest(source)
+        rows = relative_rows(examples, out.parent) if out else []
+        tasks = Counter(example.task for example in examples)
+    else:
+        if out is None:
+            raise NaturelmError("--out is missing; name the manifest to write")
+        filters = dict(_filter(text) for text in where)
+        labelled = read_folder(source) if source.is_dir() else read_table(source, audio, filters)
+        rows = ask(labelled, kinds or QUESTIONS, options, none_share, seed, out.parent)
+        tasks = Counter(row["task"] for row in rows)
+    if out:
+        write_manifest(out, rows)
+    for task, count in sorted(tasks.items()):
+        click.echo(f"{count:>8}  {task}")
+    click.echo(f"{out or source}: {tasks.total()} questions" + ("" if out else ", all rows are right"))
+
+
+def _filter(text: str) -> tuple[str, frozenset[str]]:
+    from naturelm.errors import NaturelmError
+
+    column, equals, values = text.partition("=")
+    if not equals or not column.strip():
+        raise NaturelmError(f"--where is {text!r}; give COLUMN=VALUE, such as fold=1,2,3,4")
+    return column.strip(), frozenset(value.strip() for value in values.split(","))

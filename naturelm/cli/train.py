@@ -1,0 +1,80 @@
+"""`naturelm train`: train a model by a configuration, and plot how a run went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+class _ConfigOrVerb(click.Group):
+    """`train CONFIG` trains; `train report` is a verb: a first word that is none is taken for a configuration."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands:
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Options may stand before CONFIG, too: `train --resume CONFIG`.
+        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "CONFIG [--workers N] [--address RAY] [--resume]")
+        formatter.write_usage(ctx.command_path, "report RUN -o FILE", prefix="       ")
+
+
+@click.group(cls=_ConfigOrVerb)
+def train() -> None:
+    """Train a model as CONFIG says, or plot how a run went.
+
+    CONFIG is a YAML file like configs/train/stage1.yaml. After an interruption run the same command with --resume:
+    training goes on from the last checkpoint as if nothing had happened.
+    """
+
+
+@train.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Ray Train workers; 0: this process, without Ray [default: one per GPU].",
+)
+@click.option("--address", metavar="RAY", help="Ray cluster to join [default: start one here].")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint, if there is one.")
+def run(config: Path, workers: int | None, address: str | None, resume: bool) -> None:
+    """Train as CONFIG says (`run` may be left out)."""
+    from naturelm.training.config import load
+
+    settings = load(config, {"workers": workers, "address": address})
+
+    from naturelm.training.job import run_training
+    from naturelm.training.progress import TrainProgress
+
+    progress = TrainProgress()
+    try:
+        run_training(settings, resume, progress)
+    except KeyboardInterrupt:
+        progress.say("interrupted; the last checkpoint is kept: go on with --resume")
+        raise click.exceptions.Exit(130) from None
+    click.echo(
+        f"run: {settings.run.storage}; export it with: naturelm export-checkpoint {settings.run.storage} OUT"
+    )
+
+
+@train.command()
+@click.argument("run_dir", metavar="RUN")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Image to write (png, svg, pdf)."
+)
+def report(run_dir: str, output: Path) -> None:
+    """Plot loss, learning rate and evaluations of a run."""
+    from naturelm.training.report import plot_run
+
+    plot_run(run_dir, output)
+    click.echo(output)

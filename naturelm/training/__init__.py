@@ -1,0 +1,1 @@
+"""Training: two stages as configurations, one step's arithmetic, checkpoints, and Ray Train around them."""

@@ -1,0 +1,242 @@
+"""One YAML file -> what `naturelm train` does; `configs/train/stage1.yaml` documents the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from naturelm.config import Section, first_problem, read_yaml
+from naturelm.errors import NaturelmError
+from naturelm.training.data import DataSettings
+
+EXAMPLE = "configs/train/stage1.yaml"
+
+Part = Literal["beats", "qformer", "projection", "lora", "llm"]
+Measure = Literal["loss", "token_accuracy", "exact", "f1"]
+
+
+class ModelStart(Section):
+    """What training begins with, and which parts of it train.
+
+    Attributes
+    ----------
+    checkpoint : str, optional
+        Weights to go on from: preset, directory or hub id in the published layout, or the directory of an
+        earlier run, whose last checkpoint is taken.
+    new : str or dict, optional
+        In place of `checkpoint`: the shape of a model with random weights. Preset or directory with
+        `config.json` (and `llm/`, for the shape of the LLM), or what `config.json` holds; `{}` is the released
+        model's.
+    llm : str, optional
+        Pretrained base LLM, directory or hub id. Needed where `new` names no LLM's shape.
+    beats : str, optional
+        File with BEATs' own weights (`BEATs_iter3_plus_AS2M.pt`), for a `new` model.
+    patch_filters : {"random", "cosine"}
+        How the patch filters of a `new` model without BEATs' weights begin.
+    trainable : tuple of str
+        Parts that train: `beats`, `qformer` (with the norm before it), `projection`, `lora`, and `llm`, the base
+        itself. The others stay as they are, without dropout and layerdrop.
+    """
+
+    checkpoint: str | None = None
+    new: str | dict[str, Any] | None = None
+    llm: str | None = None
+    beats: str | None = None
+    patch_filters: Literal["random", "cosine"] = "random"
+    trainable: tuple[Part, ...] = Field(default=("beats", "qformer", "projection", "lora"), min_length=1)
+
+    @model_validator(mode="after")
+    def _one_start(self) -> ModelStart:
+        if (self.checkpoint is None) == (self.new is None):
+            raise ValueError("give either checkpoint or new, what training begins with")
+        if self.new is None and (self.beats is not None or self.patch_filters != "random"):
+            raise ValueError("beats and patch_filters belong to a new model, not to a checkpoint")
+        if isinstance(self.new, dict) and self.llm is None:
+            raise ValueError("a new model without a directory needs llm, the base language model")
+        if len(set(self.trainable)) != len(self.trainable):
+            raise ValueError("a part stands twice in trainable")
+        return self
+
+
+class Optimisation(Section):
+    """AdamW over a cosine with a linear warm-up, as published, unless told otherwise.
+
+    Attributes
+    ----------
+    steps, batch : int
+        Steps in all, and examples of each step, over all workers.
+    peak_lr, end_lr, warmup_steps
+        The learning rate rises linearly over `warmup_steps` and falls to `end_lr` at the last step.
+    betas, weight_decay, clip_norm
+        Of AdamW; norms and biases do not decay. Gradients are scaled down to this norm.
+    micro_batch : int, optional
+        Examples that a worker holds at once; gradients add up until its share of the batch is done. Default:
+        all of its share.
+    max_text_tokens : int
+        Longest answer in tokens, end token included.
+    """
+
+    steps: int = Field(ge=1)
+    batch: int = Field(default=128, ge=1)
+    peak_lr: float = Field(default=9e-5, gt=0)
+    end_lr: float = Field(default=2e-5, ge=0)
+    warmup_steps: int = Field(default=5000, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.05, ge=0)
+    clip_norm: float = Field(default=2.0, gt=0)
+    micro_batch: int | None = Field(default=None, ge=1)
+    max_text_tokens: int = Field(default=200, ge=2)
+
+    @model_validator(mode="after")
+    def _rates_fit(self) -> Optimisation:
+        if self.end_lr > self.peak_lr:
+            raise ValueError(f"end_lr is {self.end_lr}, above peak_lr {self.peak_lr}; give a smaller one")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {list(self.betas)}; give two numbers from 0 to below 1")
+        return self
+
+
+class Auxiliary(Section):
+    """Layers that learn which labels are present, straight from patches and audio tokens, and are thrown away.
+
+    A small model trained from nothing learns to hear many times faster with them than from words alone.
+
+    Attributes
+    ----------
+    labels : tuple of str
+        Labels to tell apart; an example holds those that its answers name, or none.
+    weight : float
+        Of this loss beside that of the words.
+    steps : int
+        Steps with this loss; after them the words alone teach.
+    alone_steps : int
+        So many first steps do without the words.
+    """
+
+    labels: tuple[str, ...] = Field(min_length=1)
+    weight: float = Field(default=1.0, gt=0)
+    steps: int = Field(ge=1)
+    alone_steps: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Auxiliary:
+        if self.alone_steps > self.steps:
+            raise ValueError(
+                f"alone_steps is {self.alone_steps}, above steps {self.steps}; give a smaller one"
+            )
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("a label stands twice")
+        return self
+
+
+class Evaluation(Section):
+    """Examples held out, without augmentation; how often they are asked, and whether answers are generated.
+
+    Attributes
+    ----------
+    manifests : tuple of str
+        As in `data`; without any there is no evaluation.
+    every_steps, examples : int
+        How often, and how many examples from the front.
+    generate : bool
+        Also generate answers, for `exact` (share of answers that are the text) and `f1` (of labels, over the
+        detection tasks).
+    max_new_tokens : int
+        Longest generated answer.
+    """
+
+    manifests: tuple[str, ...] = ()
+    every_steps: int = Field(default=1000, ge=1)
+    examples: int = Field(default=256, ge=1)
+    generate: bool = True
+    max_new_tokens: int = Field(default=40, ge=1)
+
+
+class RunSettings(Section):
+    """Where a run is kept and how its work is spread; apart from the number of workers, nothing of the result.
+
+    Attributes
+    ----------
+    storage : str
+        Directory, or URL of an object store (`s3://bucket/run`), that all workers see.
+    workers : int, optional
+        Ray Train workers; 0 trains in this process, without Ray. Default: one per GPU, or one.
+    address : str, optional
+        Ray cluster to join; a local one is started where not given.
+    shard : bool
+        FSDP2: each worker holds a part of the weights. For a model that one GPU does not hold.
+    activation_checkpointing : bool
+        Compute activations again in the backward pass: less memory, a third more time.
+    loaders : int
+        Processes that decode for this process with `workers: 0`; on Ray, CPU tasks do it.
+    checkpoint_every, keep : int
+        Steps between checkpoints, and how many of the last are kept beside the best.
+    best_by : {"loss", "token_accuracy", "exact", "f1"}
+        What makes an evaluated checkpoint the best.
+    log_every : int
+        Steps that one line of the metrics tells the mean of.
+    max_failures : int
+        How often lost workers are replaced before the run ends.
+    """
+
+    storage: str = Field(min_length=1)
+    workers: int | None = Field(default=None, ge=0)
+    address: str | None = None
+    shard: bool = False
+    activation_checkpointing: bool = False
+    loaders: int = Field(default=1, ge=0)
+    checkpoint_every: int = Field(default=1000, ge=1)
+    keep: int = Field(default=2, ge=1)
+    best_by: Measure = "loss"
+    log_every: int = Field(default=10, ge=1)
+    max_failures: int = Field(default=3, ge=0)
+
+
+class TrainConfig(Section):
+    """Everything `naturelm train` can be told."""
+
+    model: ModelStart
+    data: DataSettings
+    optimisation: Optimisation
+    evaluation: Evaluation = Evaluation()
+    auxiliary: Auxiliary | None = None
+    precision: Literal["bf16", "float32"] = "bf16"
+    seed: int = Field(default=0, ge=0)
+    run: RunSettings
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> TrainConfig:
+        if self.run.best_by in ("exact", "f1") and not self.evaluation.generate:
+            raise ValueError(f"run.best_by is {self.run.best_by!r}, which needs evaluation.generate")
+        if self.run.shard and self.run.workers == 0:
+            raise ValueError("run.shard needs workers; without Ray there is one process")
+        return self
+
+    def result(self) -> dict[str, Any]:
+        """The settings that determine the weights, JSON-serialisable; a resumed run must have the same."""
+        return self.model_dump(mode="json", exclude={"run", "evaluation"})
+
+
+def load(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
+    """Load a training configuration; `overrides` of the `run` section win over the file's, None values do not.
+
+    Raises
+    ------
+    NaturelmError
+        The file is missing, is not YAML, or a setting is unknown, missing or out of range.
+    """
+    raw = read_yaml(path, EXAMPLE)
+    run = raw.get("run")
+    if isinstance(run, dict):
+        raw["run"] = run | {key: value for key, value in (overrides or {}).items() if value is not None}
+    return parse(raw, str(path))
+
+
+def parse(raw: dict[str, Any], where: str) -> TrainConfig:
+    """Check settings; `where` names their file in errors."""
+    try:
+        return TrainConfig.model_validate(raw)
+    except ValidationError as error:
+        raise NaturelmError(f"{where}: {first_problem(error, EXAMPLE)}") from None

@@ -1,0 +1,324 @@
+"""The training stream: which example stands at each place of each step, and its sound, decoded and augmented.
+
+Everything is a function of the seed and the place, so any number of workers, and a resumed run, hear the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+from pydantic import Field, model_validator
+
+from naturelm.answers import parse_labels
+from naturelm.audio import SAMPLE_RATE_HZ, DecodeError, decode
+from naturelm.config import Section
+from naturelm.errors import NaturelmError
+from naturelm.recordings.discovery import is_audio_name
+from naturelm.recordings.sound_files import open_sound
+from naturelm.training import augment, mixing, tasks
+from naturelm.training.augment import Heard, Question, Samples
+from naturelm.training.manifest import Example, read_manifest
+
+_LOG = logging.getLogger(__name__)
+
+# So many broken files one after the other are no accident.
+_TRIES = 8
+
+
+class DataSettings(Section):
+    """Manifests, the window, and augmentation. Probabilities are of each example, anew in each epoch.
+
+    Attributes
+    ----------
+    manifests : tuple of str
+        Files of examples (see `naturelm.training.manifest`).
+    window_s : float
+        What the model hears; a shorter recording is padded.
+    crop : {"random", "start"}
+        Which piece of a longer recording it hears.
+    questions_per_example : int
+        How many questions are asked about one sound at once, where the manifests hold several about a recording;
+        its sound is then encoded once for all of them.
+    noise_folders : tuple of str
+        Directories of noise: every sound file in and below them.
+    noise_probability, noise_snr_db
+        How often noise is added, and from which range of signal-to-noise ratios.
+    noise_only_probability : float
+        How often noise replaces the sound of a detection example, whose answer becomes None.
+    mixup_probability, mixup_partners
+        How often a detection example gets the sound of others added, and of how many at most.
+    time_scale_probability, time_scale
+        How often a sound is played at another speed, and how many times faster or slower at most.
+    gain_db : (float, float)
+        Range of the gain that every sound gets in the end.
+    """
+
+    manifests: tuple[str, ...] = Field(min_length=1)
+    window_s: float = Field(default=10.0, gt=0, le=600)
+    crop: Literal["random", "start"] = "random"
+    questions_per_example: int = Field(default=1, ge=1)
+    noise_folders: tuple[str, ...] = ()
+    noise_probability: float = Field(default=0.0, ge=0, le=1)
+    noise_snr_db: tuple[float, float] = (-10.0, 25.0)
+    noise_only_probability: float = Field(default=0.0, ge=0, le=1)
+    mixup_probability: float = Field(default=0.0, ge=0, le=1)
+    mixup_partners: int = Field(default=2, ge=1)
+    time_scale_probability: float = Field(default=0.0, ge=0, le=1)
+    time_scale: float = Field(default=1.2, ge=1, le=4)
+    gain_db: tuple[float, float] = (0.0, 0.0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DataSettings:
+        if (self.noise_probability or self.noise_only_probability) and not self.noise_folders:
+            raise ValueError("noise_probability and noise_only_probability need noise_folders; give some")
+        for name, (low, high) in (("noise_snr_db", self.noise_snr_db), ("gain_db", self.gain_db)):
+            if low > high:
+                raise ValueError(f"{name} is {[low, high]}; give the lower number first")
+        return self
+
+    def without_augmentation(self) -> DataSettings:
+        """The same window and questions, of the sound as it is, from its start."""
+        off = {"crop": "start", "noise_folders": (), "noise_probability": 0.0, "noise_only_probability": 0.0}
+        off |= {"mixup_probability": 0.0, "time_scale_probability": 0.0, "gain_db": (0.0, 0.0)}
+        return self.model_copy(update=off)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Which example to load, and the seed of all that is random about it."""
+
+    example: int
+    seed: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An example as it is trained on.
+
+    Attributes
+    ----------
+    id : str
+        Of its first question's row.
+    task : str
+        Of its first question.
+    waveform : float32 [samples]
+        One window within [-1, 1].
+    questions : tuple of (prompt, text)
+    labels : tuple of str
+        All labels known to be in the sound.
+    """
+
+    id: str
+    task: str
+    waveform: Samples
+    questions: tuple[tuple[str, str], ...]
+    labels: tuple[str, ...]
+
+
+def read_examples(manifests: Iterable[str]) -> list[Example]:
+    """Read manifests one after the other.
+
+    Raises
+    ------
+    NaturelmError
+        One cannot be used; all that is wrong with it is told.
+    """
+    return [example for path in manifests for example in read_manifest(Path(path))]
+
+
+class Stream:
+    """Examples in a shuffled order without end, one permutation of all of them in each epoch.
+
+    Rows about one recording that may be augmented alike are one example, of which so many are asked at once as
+    `questions_per_example` says; where that is 1, every row is an example.
+
+    Parameters
+    ----------
+    examples
+        Rows of the manifests.
+    settings
+        Window and augmentation.
+    seed
+        Of the order and of augmentation.
+
+    Raises
+    ------
+    NaturelmError
+        A noise folder holds no sound.
+    """
+
+    def __init__(self, examples: Sequence[Example], settings: DataSettings, seed: int) -> None:
+        self._rows, self._settings, self._seed = list(examples), settings, seed
+        self._samples = round(settings.window_s * SAMPLE_RATE_HZ)
+        self._noises = find_noises(settings.noise_folders)
+        self._labels = _labels_by_recording(self._rows)
+        one_each = settings.questions_per_example == 1
+        self._groups = [[row] for row in range(len(self._rows))] if one_each else _group(self._rows)
+        self._partners: dict[tasks.Naming, list[int]] = {"common": [], "sci": []}
+        for number, group in enumerate(self._groups):
+            if any(tasks.is_open_detection(self._rows[row].task) for row in group):
+                self._partners[tasks.naming(self._rows[group[0]].task)].append(number)
+        self._order: tuple[int, npt.NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        """Examples of an epoch."""
+        return len(self._groups)
+
+    def specs(self, step: int, batch: int) -> list[Spec]:
+        """What stands at each place of a step's batch; places count on from step to step, over epochs."""
+        places = (divmod(place, len(self)) for place in range(step * batch, (step + 1) * batch))
+        numbers = [(epoch, int(self._permutation(epoch)[place])) for epoch, place in places]
+        return [Spec(number, (self._seed, epoch, number)) for epoch, number in numbers]
+
+    def load(self, spec: Spec) -> Loaded:
+        """Decode and augment an example.
+
+        A recording that cannot be decoded is told in the log, and another example, drawn by the same seed, takes
+        its place.
+
+        Raises
+        ------
+        NaturelmError
+            Eight recordings in a row cannot be decoded.
+        """
+        rng = np.random.default_rng(np.random.SeedSequence(spec.seed))
+        number = spec.example
+        for _ in range(_TRIES):
+            try:
+                return self._load(number, rng)
+            except DecodeError as error:
+                _LOG.warning("left out: %s", error)
+                last = error
+                number = int(rng.integers(len(self)))
+        raise NaturelmError(
+            f"{_TRIES} recordings in a row cannot be decoded, the last is {last}; check the manifests"
+        )
+
+    def _load(self, number: int, rng: np.random.Generator) -> Loaded:
+        settings = self._settings
+        rows = self._ask(number, rng)
+        heard = self._hear(rows, rng)
+        heard, is_noise = augment.mask_by_noise(heard, rng, settings.noise_only_probability, self._load_noise)
+        if not is_noise:
+            heard = augment.noisy(
+                heard, rng, settings.noise_probability, settings.noise_snr_db, self._load_noise
+            )
+            heard = mixing.mixed(
+                heard, rng, settings.mixup_probability, settings.mixup_partners, self._load_partner
+            )
+        waveform = augment.amplified(heard.waveform, rng, settings.gain_db)
+        return Loaded(
+            id=rows[0].id,
+            task=rows[0].task,
+            waveform=waveform.clip(-1.0, 1.0),
+            questions=tuple((question.prompt, question.text) for question in heard.questions),
+            labels=heard.labels,
+        )
+
+    def _ask(self, number: int, rng: np.random.Generator) -> list[Example]:
+        group = self._groups[number]
+        asked = min(self._settings.questions_per_example, len(group))
+        return [self._rows[group[place]] for place in rng.permutation(len(group))[:asked]]
+
+    def _hear(self, rows: Sequence[Example], rng: np.random.Generator) -> Heard:
+        settings, path = self._settings, rows[0].path
+        factor = augment.time_factor(rng, settings.time_scale_probability, settings.time_scale)
+        if not all(tasks.may_scale_time(row.task) for row in rows):
+            factor = 1.0
+        place = rng.random() if settings.crop == "random" else 0.0
+        waveform = augment.scale_time(piece(path, settings.window_s / factor, place), factor)
+        waveform = np.pad(waveform[: self._samples], (0, max(0, self._samples - len(waveform))))
+        questions = tuple(Question(row.prompt, row.text, row.task) for row in rows)
+        return Heard(waveform, questions, self._labels.get(path, ()))
+
+    def _load_noise(self, rng: np.random.Generator) -> Samples:
+        return piece(self._noises[rng.integers(len(self._noises))], self._settings.window_s, rng.random())
+
+    def _load_partner(self, rng: np.random.Generator, naming: tasks.Naming) -> Heard | None:
+        partners = self._partners[naming]
+        if not partners:
+            return None
+        group = self._groups[partners[rng.integers(len(partners))]]
+        return self._hear(
+            [self._rows[row] for row in group if tasks.is_open_detection(self._rows[row].task)], rng
+        )
+
+    def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
+        if self._order is None or self._order[0] != epoch:
+            rng = np.random.default_rng(np.random.SeedSequence((self._seed, epoch)))
+            self._order = epoch, rng.permutation(len(self))
+        return self._order[1]
+
+
+def piece(path: str, duration_s: float, place: float) -> Samples:
+    """Sound from a recording, so long or as long as the recording is; `place` 0 is its start, 1 its end.
+
+    Raises
+    ------
+    DecodeError
+        It cannot be decoded.
+    """
+    start_s = place * max(0.0, claimed_s(path) - duration_s)
+    blocks = list(decode(path, start_s=start_s, end_s=start_s + duration_s))
+    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+
+
+@lru_cache(maxsize=1 << 16)
+def claimed_s(path: str) -> float:
+    """How long a recording says it is."""
+    try:
+        with open_sound(path) as sound:
+            return sound.frames / sound.samplerate
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise DecodeError("corrupt", f"{path}: cannot be opened ({error})") from None
+
+
+def find_noises(folders: Iterable[str]) -> list[str]:
+    """All sound files in and below some directories, in order.
+
+    Raises
+    ------
+    NaturelmError
+        One holds none, or does not exist.
+    """
+    noises: list[str] = []
+    for folder in folders:
+        found = sorted(
+            os.path.join(directory, name)
+            for directory, _, names in os.walk(folder)
+            for name in names
+            if is_audio_name(name)
+        )
+        if not found:
+            raise NaturelmError(
+                f"{folder}: holds no sound; give data.noise_folders directories of recordings"
+            )
+        noises += found
+    return noises
+
+
+def _group(rows: Sequence[Example]) -> list[list[int]]:
+    groups: dict[tuple[str, tasks.Treatment, tasks.Naming | None, bool], list[int]] = {}
+    for number, row in enumerate(rows):
+        how = tasks.treatment(row.task)
+        named = tasks.naming(row.task) if how == "mix" else None
+        groups.setdefault((row.path, how, named, tasks.may_scale_time(row.task)), []).append(number)
+    return list(groups.values())
+
+
+def _labels_by_recording(rows: Sequence[Example]) -> dict[str, tuple[str, ...]]:
+    """What open-ended detection and naming say about each recording."""
+    labels: dict[str, list[str]] = {}
+    for row in rows:
+        if tasks.is_open_detection(row.task) or tasks.is_naming(row.task):
+            labels.setdefault(row.path, []).extend(label.name for label in parse_labels(row.text))
+    return {path: tuple(mixing.united(names)) for path, names in labels.items()}

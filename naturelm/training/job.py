@@ -1,0 +1,94 @@
+"""A training run from its configuration: checks before anything starts, then this process or Ray."""
+
+from __future__ import annotations
+
+import torch
+
+from naturelm.errors import NaturelmError
+from naturelm.models.naturelm_config import NatureLMConfig
+from naturelm.training.config import TrainConfig
+from naturelm.training.data import Stream, read_examples
+from naturelm.training.loading import Shares, held_out_batches, load_here
+from naturelm.training.loop import Hooks, train
+from naturelm.training.model import check_start
+from naturelm.training.progress import TrainProgress
+from naturelm.training.step import Worker
+from naturelm.training.store import RunStore
+
+
+def run_training(config: TrainConfig, resume: bool, progress: TrainProgress) -> int:
+    """Train as configured; returns the steps done by this call.
+
+    Raises
+    ------
+    NaturelmError
+        A manifest, checkpoint or setting cannot be used, the storage holds another run, or training stopped.
+    """
+    _check(config)
+    stream, held_out = streams(config)
+    _check_window(config, check_start(config.model))
+    store = RunStore(config.run.storage)
+    done = store.begin(config, resume)
+    todo = config.optimisation.steps - done
+    if todo <= 0:
+        progress.say(f"nothing to do: all {done} steps are in {config.run.storage} already")
+        return 0
+    progress.start(config.optimisation.steps, done, len(stream), len(held_out) if held_out else 0)
+    try:
+        if config.run.workers == 0:
+            _train_here(config, stream, held_out, progress)
+        else:
+            from naturelm.training.ray_adapter import train_on_ray
+
+            train_on_ray(config, stream, held_out, progress)
+    finally:
+        progress.stop()
+    return todo
+
+
+def _check(config: TrainConfig) -> None:
+    """Raise NaturelmError where settings cannot go together."""
+    workers = config.run.workers or 1
+    if config.optimisation.batch % workers:
+        raise NaturelmError(
+            f"optimisation.batch is {config.optimisation.batch}, which {workers} workers cannot share evenly; give a "
+            "multiple of them"
+        )
+
+
+def _check_window(config: TrainConfig, model: NatureLMConfig) -> None:
+    if config.data.window_s != model.window_s:
+        raise NaturelmError(
+            f"data.window_s is {config.data.window_s:g}, but the model hears {model.window_s:g} s at once; give that"
+        )
+
+
+def streams(config: TrainConfig) -> tuple[Stream, Stream | None]:
+    """Examples to train on, and those held out, which are heard as they are; None without any.
+
+    Raises
+    ------
+    NaturelmError
+        A manifest is missing or has no valid rows.
+    """
+    stream = Stream(read_examples(config.data.manifests), config.data, config.seed)
+    manifests = config.evaluation.manifests
+    if not manifests:
+        return stream, None
+    # One by one: an example that is asked several questions tells the task of the first only.
+    settings = config.data.without_augmentation().model_copy(update={"questions_per_example": 1})
+    return stream, Stream(read_examples(manifests), settings, config.seed)
+
+
+def _train_here(
+    config: TrainConfig, stream: Stream, held_out: Stream | None, progress: TrainProgress
+) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shares = Shares(stream, config.optimisation.batch)
+    train(
+        config,
+        Worker(device=device),
+        lambda first, last: load_here(shares, first, last, config.run.loaders),
+        (lambda: held_out_batches(held_out, config)) if held_out else None,
+        Hooks(log=progress.row),
+    )

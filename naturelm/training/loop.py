@@ -1,0 +1,145 @@
+"""A run on one worker: steps, metrics, evaluations and checkpoints, from the last checkpoint to the last step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from naturelm.training.config import Measure, TrainConfig
+from naturelm.training.data import Loaded
+from naturelm.training.evaluate import evaluate
+from naturelm.training.metrics import MetricsLog
+from naturelm.training.model import checkpoint_activations, make_model
+from naturelm.training.objective import Objective
+from naturelm.training.step import Trainer, Worker
+from naturelm.training.store import RunState, RunStore, config_hash
+
+# From step and to step -> this worker's share of each of their batches.
+LoadSteps = Callable[[int, int], Iterator[Sequence[Loaded]]]
+# This worker's share of the examples held out, in batches, and whether each counts.
+LoadHeldOut = Callable[[], Iterable[tuple[Sequence[Loaded], bool]]]
+
+
+@dataclass
+class Hooks:
+    """What the surroundings of a run put into it; without Ray, nothing.
+
+    Attributes
+    ----------
+    shard : callable
+        Shards the objective over the workers, in place.
+    saved : callable
+        Told after each checkpoint and at the end.
+    log : callable
+        Told each row of the metrics.
+    """
+
+    shard: Callable[[Objective], None] | None = None
+    saved: Callable[[int], None] | None = None
+    log: Callable[[dict[str, Any]], None] | None = None
+
+
+def train(
+    config: TrainConfig,
+    worker: Worker,
+    load_steps: LoadSteps,
+    load_held_out: LoadHeldOut | None,
+    hooks: Hooks,
+) -> None:
+    """Train from the last complete checkpoint in the run's storage to the last step.
+
+    Raises
+    ------
+    NaturelmError
+        Weights do not fit, or the loss was not finite three times in a row.
+    """
+    store = RunStore(config.run.storage)
+    trainer = make_trainer(config, worker, hooks)
+    done, best = _restore(trainer, store)
+    log = MetricsLog(store, done, hooks.log) if worker.rank == 0 else None
+    window: list[dict[str, float]] = []
+    began = time.monotonic()
+    try:
+        batches = load_steps(done, config.optimisation.steps)
+        for number, examples in enumerate(batches, start=done):
+            result = trainer.step(number, examples)
+            step = number + 1
+            window.append(vars(result))
+            last = step == config.optimisation.steps
+            if log and (step % config.run.log_every == 0 or last):
+                seconds, began = time.monotonic() - began, time.monotonic()
+                log.add(_row(step, window, seconds, trainer.skipped))
+            if step % config.run.log_every == 0:
+                window = []
+            measured: dict[str, float] = {}
+            if load_held_out and (step % config.evaluation.every_steps == 0 or last):
+                measured = evaluate(trainer, load_held_out(), config)
+                if log:
+                    log.add({"step": step} | {f"held_out_{name}": value for name, value in measured.items()})
+            better = _is_better(config.run.best_by, measured, best)
+            if better:
+                best = {"step": step, "value": measured[config.run.best_by]}
+            if better or last or step % config.run.checkpoint_every == 0:
+                state = RunState(
+                    step,
+                    config.seed,
+                    config_hash(config),
+                    trainer.skipped,
+                    trainer.skipped_in_a_row,
+                    measured,
+                    best,
+                )
+                weights, moments = trainer.weights(), trainer.moments()
+                if log:
+                    log.flush()
+                    store.save(state, weights, moments, config.run.keep)
+                    log.next_part(step)
+                if hooks.saved:
+                    hooks.saved(step)
+    finally:
+        if log:
+            log.close()
+
+
+def make_trainer(config: TrainConfig, worker: Worker, hooks: Hooks) -> Trainer:
+    """Model, auxiliary layers and optimizer on a worker, as a run begins."""
+    model = make_model(config.model, config.seed, worker.device)
+    objective = Objective(model, config.auxiliary.labels if config.auxiliary else ())
+    if config.run.activation_checkpointing:
+        checkpoint_activations(model)
+    if hooks.shard:
+        hooks.shard(objective)
+    return Trainer(config, objective, worker)
+
+
+def _restore(trainer: Trainer, store: RunStore) -> tuple[int, dict[str, float]]:
+    step = store.latest()
+    if step is None:
+        return 0, {}
+    state = store.state(step)
+    trainer.restore(store.weights(step), store.moments(step), f"{store.storage}, step {step}")
+    trainer.skipped, trainer.skipped_in_a_row = state.skipped, state.skipped_in_a_row
+    return step, state.best
+
+
+def _is_better(measure: Measure, measured: dict[str, float], best: dict[str, float]) -> bool:
+    value = measured.get(measure)
+    if value is None or not math.isfinite(value):
+        return False
+    return not best or (value < best["value"] if measure == "loss" else value > best["value"])
+
+
+def _row(step: int, window: Sequence[dict[str, float]], seconds: float, skipped: int) -> dict[str, Any]:
+    """Means over the steps since the last row; what none of them has is left out."""
+    row: dict[str, Any] = {"step": step}
+    for name in ("loss", "words", "auxiliary", "token_accuracy", "learning_rate", "gradient_norm"):
+        values = [entry[name] for entry in window if math.isfinite(entry[name])]
+        if values:
+            row[name] = sum(values) / len(values)
+    row["tokens_per_s"] = sum(entry["tokens"] for entry in window) / seconds
+    row["seconds_per_step"] = seconds / len(window)
+    row["skipped"] = skipped
+    return row

@@ -1,0 +1,252 @@
+"""Manifests: one row for each question about a recording, with its answer.
+
+JSONL, JSON (`{"annotation": [...]}`, as published) or Parquet, with the columns of `COLUMNS`. Paths are relative to the
+manifest's own directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from naturelm.errors import NaturelmError
+from naturelm.text import one_line
+
+COLUMNS = ("path", "files", "text", "prompt", "task", "id")
+"""`path`, or `files` with one path; the answer; the question; the kind of question; a name of its own."""
+
+FORMATS = (".jsonl", ".json", ".parquet")
+
+_SHOWN = 20
+_NEEDED = "path, text, prompt and task"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question about a recording, and its answer.
+
+    Attributes
+    ----------
+    path : str
+        The recording.
+    prompt, text : str
+        Question and answer.
+    task : str
+        Kind of question; says which augmentations are allowed (see `naturelm.training.tasks`).
+    id : str
+        Unique within its manifest.
+    """
+
+    path: str
+    prompt: str
+    text: str
+    task: str
+    id: str
+
+
+class Problems:
+    """What is wrong with a table, told all at once.
+
+    Parameters
+    ----------
+    where
+        The table's name, for the message.
+    """
+
+    def __init__(self, where: object) -> None:
+        self._where, self._count = where, 0
+        self._shown: list[str] = []
+
+    def add(self, row: int, sentence: str) -> None:
+        """Note a problem of a row, counted from 1."""
+        self._count += 1
+        if len(self._shown) < _SHOWN:
+            self._shown.append(f"row {row}: {sentence}")
+
+    def stop(self) -> None:
+        """Raise NaturelmError if there was any problem."""
+        if not self._count:
+            return
+        more = [f"and {self._count - _SHOWN} more"] if self._count > _SHOWN else []
+        count = "1 problem" if self._count == 1 else f"{self._count} problems"
+        raise NaturelmError("\n  ".join([f"{self._where}: {count}; mend the rows:", *self._shown, *more]))
+
+
+def read_manifest(path: Path) -> list[Example]:
+    """Read a manifest and check every row of it.
+
+    A row without an `id` is called by its manifest and number.
+
+    Raises
+    ------
+    NaturelmError
+        It cannot be read, has no rows, or rows are wrong: a file is missing, a text, prompt or task is empty, a
+        column is unknown, an id stands twice. All problems are told at once, the first 20 of them in words.
+    """
+    problems = Problems(path)
+    examples: list[Example] = []
+    ids: dict[str, int] = {}
+    there: dict[str, bool] = {}
+    for number, row in enumerate(_read_rows(path, problems), start=1):
+        if row is None:
+            continue
+        for column in row.keys() - COLUMNS:
+            problems.add(number, f"unknown column {one_line(column)!r}; known are {', '.join(COLUMNS)}")
+        texts = {name: row.get(name) for name in ("text", "prompt", "task")}
+        for name, value in texts.items():
+            if not isinstance(value, str) or not value.strip():
+                problems.add(number, f"{name} is {_empty(value)}")
+        recording = _recording(row, number, problems)
+        own_id = row.get("id")
+        own_id = f"{path.stem}-{number}" if own_id is None else str(own_id)
+        if first := ids.get(own_id):
+            problems.add(number, f"id {one_line(own_id)!r} stands in row {first} already")
+        ids.setdefault(own_id, number)
+        if recording is None:
+            continue
+        recording = os.path.join(path.parent, recording)
+        if recording not in there:
+            there[recording] = os.path.isfile(recording)
+        if not there[recording]:
+            problems.add(number, f"there is no file {one_line(recording, 400)}")
+        # Few prompts, tasks and recordings stand in many rows.
+        prompt, text, task = (sys.intern(str(texts[name])) for name in ("prompt", "text", "task"))
+        examples.append(Example(sys.intern(recording), prompt, text, task, own_id))
+    problems.stop()
+    if not examples:
+        raise NaturelmError(f"{path}: holds no rows; give one for each question, with {_NEEDED}")
+    return examples
+
+
+def write_manifest(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Write rows as JSONL, JSON or Parquet, by the name's ending, whole or not at all.
+
+    Raises
+    ------
+    NaturelmError
+        The ending is another one, or the file cannot be written.
+    """
+    _check_format(path)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), temporary)
+        elif path.suffix == ".json":
+            text = json.dumps({"annotation": [dict(row) for row in rows]}, ensure_ascii=False, indent=1)
+            temporary.write_text(text + "\n", encoding="utf-8")
+        else:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise NaturelmError(f"{path}: cannot be written ({error.strerror or error}); check --out") from None
+
+
+def relative_rows(examples: Iterable[Example], root: Path) -> list[dict[str, str]]:
+    """Rows of a manifest that is to lie in `root`."""
+    return [
+        {
+            "path": Path(os.path.relpath(example.path, root)).as_posix(),
+            "prompt": example.prompt,
+            "text": example.text,
+            "task": example.task,
+            "id": example.id,
+        }
+        for example in examples
+    ]
+
+
+def _read_rows(path: Path, problems: Problems) -> Iterator[Mapping[str, Any] | None]:
+    """The rows of a table; None for one that is none, which is noted."""
+    _check_format(path)
+    try:
+        if path.suffix == ".parquet":
+            yield from _parquet_rows(path)
+            return
+        with path.open(encoding="utf-8") as file:
+            lines = _json_rows(path, file.read()) if path.suffix == ".json" else _json_lines(file, problems)
+            for number, row in enumerate(lines, start=1):
+                if row is not None and not isinstance(row, dict):
+                    problems.add(number, f"is {one_line(json.dumps(row), 40)}, not an object with columns")
+                    row = None
+                yield row
+    except OSError as error:
+        raise NaturelmError(
+            f"{path}: cannot read the manifest ({error.strerror or error}); check its path"
+        ) from None
+    except UnicodeDecodeError:
+        raise NaturelmError(f"{path}: is not UTF-8 text; save the manifest as UTF-8") from None
+
+
+def _json_rows(path: Path, text: str) -> Iterable[Any]:
+    try:
+        table = json.loads(text)
+    except ValueError as error:
+        raise NaturelmError(f"{path}: not valid JSON ({error}); mend the file, or call it .jsonl") from None
+    rows = table.get("annotation") if isinstance(table, dict) else None
+    if not isinstance(rows, list):
+        raise NaturelmError(
+            f'{path}: holds no {{"annotation": [...]}}; a file of one row a line is called .jsonl'
+        )
+    return rows
+
+
+def _json_lines(lines: Iterable[str], problems: Problems) -> Iterator[Any]:
+    for number, line in enumerate((line for line in lines if line.strip()), start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            problems.add(number, f"is not valid JSON ({error})")
+            yield None
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as table:
+            for batch in table.iter_batches():
+                yield from batch.to_pylist()
+    except pa.ArrowInvalid as error:
+        raise NaturelmError(f"{path}: not a Parquet file ({one_line(str(error))}); mend the file") from None
+
+
+def _recording(row: Mapping[str, Any], number: int, problems: Problems) -> str | None:
+    path, files = row.get("path"), row.get("files")
+    if files is not None and not (isinstance(files, list) and len(files) == 1):
+        count = len(files) if isinstance(files, list) else 1
+        problems.add(
+            number, f"files holds {count} paths; a question is about one recording, so give one in a list"
+        )
+        return None
+    if path is not None and files:
+        problems.add(number, "has path and files; give one of them")
+        return None
+    path = files[0] if files else path
+    if not isinstance(path, str) or not path.strip():
+        problems.add(number, f"path is {_empty(path)}")
+        return None
+    return path
+
+
+def _empty(value: object) -> str:
+    if value is None:
+        return "missing"
+    return "empty" if isinstance(value, str) else f"{one_line(repr(value), 40)}, not text"
+
+
+def _check_format(path: Path) -> None:
+    if path.suffix not in FORMATS:
+        raise NaturelmError(
+            f"{path}: ends in {path.suffix or 'nothing'!r}; a manifest ends in {', '.join(FORMATS)}"
+        )

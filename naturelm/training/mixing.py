@@ -1,0 +1,102 @@
+"""Mixup: the sound of several examples in one, the names heard in any of them in its answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from naturelm.answers import normal_form, parse_labels
+from naturelm.training import tasks
+from naturelm.training.augment import Heard, Question
+
+LoadPartner = Callable[[np.random.Generator, tasks.Naming], Heard | None]
+
+LEAST_SHARE, LARGEST_SHARE = 0.1, 0.8
+"""Bounds of an example's own share of a mixed sound."""
+
+# What follows the last question mark or colon: "Which of these, if any, are present in the audio recording? Owl, Frog"
+_OPTIONS = re.compile(r"(?P<question>.*[?:])\s*(?P<options>[^?:]*[^?:\s])\s*", re.DOTALL)
+
+
+def mixed(
+    heard: Heard,
+    rng: np.random.Generator,
+    probability: float,
+    partners: int,
+    load_partner: LoadPartner,
+) -> Heard:
+    """With `probability`, add the sound of one to `partners` others, and their labels.
+
+    Only detection questions are mixed, only with examples of open-ended detection that name species the same way, and
+    only where a question's options can be told from its prompt.
+
+    Parameters
+    ----------
+    heard
+        The example; all its questions name species one way.
+    rng
+        Draws all that is random.
+    probability, partners
+        How often, and how many at most.
+    load_partner
+        Gives another example of open-ended detection with the same naming, as long as `heard`; or None where there
+        is none.
+    """
+    questions = heard.questions
+    if not all(map(_can_mix, questions)) or rng.random() >= probability:
+        return heard
+    how_named = tasks.naming(questions[0].task)
+    for _ in range(int(rng.integers(1, partners + 1))):
+        partner = load_partner(rng, how_named)
+        if partner is None:
+            return heard
+        share = np.float32(np.clip(rng.beta(1, 1), LEAST_SHARE, LARGEST_SHARE))
+        added = open_labels(partner.questions)
+        heard = Heard(
+            share * heard.waveform + (1 - share) * partner.waveform,
+            tuple(_with_labels(question, added, rng) for question in heard.questions),
+            tuple(united([*heard.labels, *added])),
+        )
+    return heard
+
+
+def open_labels(questions: Sequence[Question]) -> list[str]:
+    """The labels that open-ended detection heard."""
+    answers = [question.text for question in questions if tasks.is_open_detection(question.task)]
+    return united([label.name for text in answers for label in parse_labels(text)])
+
+
+def united(labels: Sequence[str]) -> list[str]:
+    """Labels in alphabetical order, each once."""
+    once = {normal_form(label): label for label in reversed(labels)}
+    return [once[form] for form in sorted(once)]
+
+
+def split_options(prompt: str) -> tuple[str, list[str]] | None:
+    """A prompt's question and the options after it, or None where there are none."""
+    match = _OPTIONS.fullmatch(prompt)
+    if match is None:
+        return None
+    return match["question"], [option.strip() for option in match["options"].split(",") if option.strip()]
+
+
+def _can_mix(question: Question) -> bool:
+    if tasks.treatment(question.task) != "mix":
+        return False
+    return tasks.is_open_detection(question.task) or split_options(question.prompt) is not None
+
+
+def _with_labels(question: Question, added: Sequence[str], rng: np.random.Generator) -> Question:
+    labels = united([*(label.name for label in parse_labels(question.text)), *added])
+    text = ", ".join(labels) or "None"
+    if tasks.is_open_detection(question.task):
+        return replace(question, text=text)
+    split = split_options(question.prompt)
+    assert split is not None  # as _can_mix has seen
+    asked, options = split
+    offered = {normal_form(option) for option in options}
+    options += [label for label in added if normal_form(label) not in offered]
+    return replace(question, prompt=f"{asked} {', '.join(rng.permutation(options))}", text=text)

@@ -1,0 +1,249 @@
+"""What a training step minimises: cross-entropy of answers and, for small models, of the labels that are present.
+
+Axes: B examples · S samples · P patches · A audio tokens · R rows (one per question) · T tokens · D LLM's width ·
+V vocabulary · L labels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from naturelm.answers import normal_form
+from naturelm.models.naturelm import NatureLM
+from naturelm.prompts import PromptTokens
+from naturelm.training.data import Loaded
+
+_NO_TARGET = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples as the model takes them.
+
+    Attributes
+    ----------
+    ids : tuple of str
+        The examples', for messages.
+    waveforms_BS : Tensor
+        float32 sound at the model's rate.
+    prompts, answers
+        For each question the tokens around the sound, and those of the answer, end token included.
+    owners : tuple of int
+        For each question the example it is about.
+    present_BL : Tensor, optional
+        Share of each label, and of "none of them" last, in what is present; rows sum to 1.
+    """
+
+    ids: tuple[str, ...]
+    waveforms_BS: Tensor
+    prompts: tuple[PromptTokens, ...]
+    answers: tuple[tuple[int, ...], ...]
+    owners: tuple[int, ...]
+    present_BL: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Answer tokens, end tokens included."""
+        return sum(map(len, self.answers))
+
+    def example_tokens(self) -> list[int]:
+        """Answer tokens of each example."""
+        counts = [0] * len(self.ids)
+        for owner, answer in zip(self.owners, self.answers, strict=True):
+            counts[owner] += len(answer)
+        return counts
+
+
+class Sums(NamedTuple):
+    """Sums over a batch, so that parts of a batch add up to the whole.
+
+    Attributes
+    ----------
+    words : Tensor
+        Cross-entropy over the answers' tokens; has a gradient.
+    auxiliary : Tensor
+        Cross-entropy of the labels present over the examples; has a gradient.
+    correct : Tensor
+        Answer tokens that would have been generated, each given those before it.
+    each_B : Tensor
+        `words` and `auxiliary` of each example, without a gradient.
+    """
+
+    words: Tensor
+    auxiliary: Tensor
+    correct: Tensor
+    each_B: Tensor
+
+
+class Objective(nn.Module):
+    """The model and, where there are labels, two layers that name what is present from patches and audio tokens.
+
+    ``forward(batch, words, auxiliary)`` returns `Sums`; what is not asked for is 0.
+
+    Attributes
+    ----------
+    in_step : bool
+        All workers call the LLM equally often, whatever their examples: needed where its weights are sharded.
+    """
+
+    in_step = False
+
+    def __init__(self, model: NatureLM, labels: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.model = model
+        self.heads = nn.ModuleList(
+            nn.Linear(2 * width, len(labels) + 1)
+            for width in (model.config.beats.encoder_embed_dim, model.audio_projection.out_features)
+            if labels
+        ).to(model.device)
+
+    def forward(self, batch: Batch, words: bool = True, auxiliary: bool = False) -> Sums:
+        model = self.model
+        patches_BPD = model.audio_norm(model.beats(model.fit_window(batch.waveforms_BS)))
+        audio_BAD = model.audio_projection(model.qformer(patches_BPD))
+        total_B = torch.zeros(len(batch.ids), device=audio_BAD.device)
+        answered = named = correct = total_B.sum()
+        if words:
+            loss_R, correct = answer_losses(model, audio_BAD, batch, split=not self.in_step)
+            answered = loss_R.sum()
+            owners_R = torch.tensor(batch.owners, device=audio_BAD.device)
+            total_B = total_B.index_add(0, owners_R, loss_R.detach())
+        if auxiliary and batch.present_BL is not None:
+            for head, x in zip(self.heads, (patches_BPD, audio_BAD), strict=True):
+                scores_BL = head(torch.cat([x.mean(dim=1), x.amax(dim=1)], dim=1)).float()
+                loss_B = F.cross_entropy(scores_BL, batch.present_BL, reduction="none")
+                named = named + loss_B.sum()
+                total_B = total_B + loss_B.detach()
+        return Sums(answered, named, correct, total_B)
+
+    @torch.no_grad()
+    def generate(self, waveforms_BS: Tensor, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+        """Greedy answers, for evaluation; inside, so that sharded weights are there when it is called."""
+        answers = self.model.generate(
+            waveforms_BS, prompts, max_new_tokens, num_beams=1, together=self.in_step
+        )
+        return [answer.text for answer in answers]
+
+
+def answer_losses(
+    model: NatureLM, audio_BAD: Tensor, batch: Batch, split: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each question's answer, summed over its tokens ``[R]``, and how many tokens were right.
+
+    Sound stands where the prompt has its place, so it is encoded once for all questions about it. With `split`,
+    questions of like length go through the LLM together: little is spent on padding.
+    """
+    audio_tokens = audio_BAD.shape[1]
+    lengths = [
+        len(prompt.head) + audio_tokens + len(prompt.tail) + len(answer)
+        for prompt, answer in zip(batch.prompts, batch.answers, strict=True)
+    ]
+    losses: list[Tensor] = []
+    order: list[int] = []
+    correct = torch.zeros((), device=audio_BAD.device)
+    for rows in _alike(lengths) if split else [list(range(len(lengths)))]:
+        longest = max(lengths[row] for row in rows)
+        longest_answer = max(len(batch.answers[row]) for row in rows)
+        ids_RT = np.zeros((len(rows), longest), np.int64)
+        targets_RT = np.full((len(rows), longest_answer), _NO_TARGET, np.int64)
+        audio_start_R = np.empty(len(rows), np.int64)
+        for i, row in enumerate(rows):
+            # Rows end together: padding on the left keeps it from standing between query and answer.
+            begin = longest - lengths[row]
+            prompt, answer = batch.prompts[row], batch.answers[row]
+            audio_start_R[i] = begin + len(prompt.head)
+            ids_RT[i, begin : audio_start_R[i]] = prompt.head
+            ids_RT[i, audio_start_R[i] + audio_tokens :] = prompt.tail + answer
+            targets_RT[i, longest_answer - len(answer) :] = answer
+        device = audio_BAD.device
+        embeds_RTD = model.embed_tokens(torch.from_numpy(ids_RT))
+        places_RA = torch.from_numpy(audio_start_R[:, None] + np.arange(audio_tokens)).to(device)
+        sound_RAD = audio_BAD[[batch.owners[row] for row in rows]].to(embeds_RTD.dtype)
+        embeds_RTD = embeds_RTD.scatter(
+            1, places_RA[..., None].expand(-1, -1, embeds_RTD.shape[-1]), sound_RAD
+        )
+        begins_R1 = torch.tensor([[longest - lengths[row]] for row in rows], device=device)
+        positions_T = torch.arange(longest, device=device)
+        logits_RTV = model.llama(
+            inputs_embeds=embeds_RTD,
+            attention_mask=(positions_T >= begins_R1).long(),
+            position_ids=(positions_T - begins_R1).clamp(min=0),
+            logits_to_keep=longest_answer + 1,
+            use_cache=False,
+        ).logits[:, :-1]
+        targets = torch.from_numpy(targets_RT).to(device)
+        losses.append(
+            F.cross_entropy(
+                logits_RTV.float().transpose(1, 2), targets, ignore_index=_NO_TARGET, reduction="none"
+            ).sum(dim=1)
+        )
+        correct = correct + (logits_RTV.detach().argmax(-1) == targets).sum()
+        order += rows
+    back = torch.tensor(np.argsort(order), device=audio_BAD.device)
+    return torch.cat(losses)[back], correct
+
+
+class Preparer:
+    """Makes batches of loaded examples.
+
+    Parameters
+    ----------
+    model
+        Its tokenizer, window and end token are used.
+    max_text_tokens
+        Longest answer, end token included.
+    labels
+        Of the auxiliary loss; none without it.
+    """
+
+    def __init__(self, model: NatureLM, max_text_tokens: int, labels: Sequence[str] = ()) -> None:
+        self._tokenizer, self._limit = model.tokenizer, max_text_tokens
+        self._prompt_tokens = lru_cache(maxsize=4096)(model.prompt_tokens)
+        self._end = model.tokenizer.convert_tokens_to_ids(model.config.end_sym)
+        self._samples, self._device = model.config.window_samples, model.device
+        self._labels = {normal_form(label): index for index, label in enumerate(labels)}
+
+    def __call__(self, examples: Sequence[Loaded]) -> Batch:
+        waveforms_BS = np.zeros((len(examples), self._samples), np.float32)
+        for row, example in zip(waveforms_BS, examples, strict=True):
+            sound = example.waveform[: self._samples]
+            row[: len(sound)] = sound
+        asked = [(i, *question) for i, example in enumerate(examples) for question in example.questions]
+        encoded = self._tokenizer([text for _, _, text in asked], add_special_tokens=False).input_ids
+        return Batch(
+            ids=tuple(example.id for example in examples),
+            waveforms_BS=torch.from_numpy(waveforms_BS).to(self._device),
+            prompts=tuple(self._prompt_tokens(prompt) for _, prompt, _ in asked),
+            answers=tuple((*ids[: self._limit - 1], self._end) for ids in encoded),
+            owners=tuple(owner for owner, _, _ in asked),
+            present_BL=self._present(examples).to(self._device) if self._labels else None,
+        )
+
+    def _present(self, examples: Sequence[Loaded]) -> Tensor:
+        present_BL = torch.zeros(len(examples), len(self._labels) + 1)
+        for row, example in zip(present_BL, examples, strict=True):
+            named = {normal_form(label) for label in example.labels}
+            known = [self._labels[label] for label in named if label in self._labels]
+            row[known or [-1]] = 1.0
+        return present_BL / present_BL.sum(dim=1, keepdim=True)
+
+
+def _alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows in one group, or in two of like length where that saves a sixth of the positions or more."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    longest = lengths[order[-1]]
+    costs = {
+        cut: cut * lengths[order[cut - 1]] + (len(order) - cut) * longest for cut in range(1, len(order))
+    }
+    cut = min(costs, key=costs.__getitem__, default=0)
+    if not cut or costs[cut] * 6 > len(order) * longest * 5:
+        return [order]
+    return [order[:cut], order[cut:]]

@@ -1,0 +1,132 @@
+"""What `naturelm train` and `naturelm export-checkpoint` say to a user."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from naturelm.cli import main
+from naturelm.training.config import load
+from tests.training.runs import losses, settings, write_config
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "train"
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def refused(result) -> str:
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    (message,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    return message
+
+
+@pytest.fixture
+def written(shape, manifest, tmp_path):
+    """Writes a configuration of a short run with changed sections."""
+
+    def write(**sections) -> Path:
+        return write_config(tmp_path / "config.yaml", settings(shape, manifest, tmp_path / "run", **sections))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"optimizer": {}}, "unknown setting optimizer; see configs/train/stage1.yaml"),
+        ({"optimisation": {"momentum": 1}}, "unknown setting optimisation.momentum"),
+        ({"optimisation": {"batch": 0}}, "optimisation.batch is 0"),
+        ({"optimisation": {"end_lr": 1.0}}, "end_lr is 1.0, above peak_lr"),
+        ({"model": {"checkpoint": "pocket"}}, "give either checkpoint or new"),
+        ({"model": {"new": "nowhere"}}, "there is no model 'nowhere'"),
+        ({"model": {"new": {}}}, "needs llm, the base language model"),
+        ({"model": {"beats": "none.pt"}}, "none.pt: there is no such file; give model.beats"),
+        ({"model": {"trainable": ["ears"]}}, "model.trainable.0 is 'ears'"),
+        ({"data": {"manifests": ["none.jsonl"]}}, "none.jsonl"),
+        ({"data": {"window_s": 3}}, "data.window_s is 3, but the model hears 2 s"),
+        ({"run": {"workers": -1}}, "run.workers is -1"),
+        ({"run": {"workers": 3}}, "optimisation.batch is 4, which 3 workers cannot share evenly"),
+        ({"run": {"shard": True}}, "run.shard needs workers"),
+        ({"run": {"storage": "what://bucket"}}, "what://bucket: cannot be used as storage"),
+        ({"run": {"storage": "/proc/run"}}, "/proc/run: cannot be written"),
+        ({"run": {"best_by": "f1"}, "evaluation": {"generate": False}}, "needs evaluation.generate"),
+    ],
+)
+def test_mistake_is_one_sentence_and_exit_code_2(written, tmp_path, sections, told):
+    assert told in refused(call("train", written(**sections)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_config_is_told(tmp_path):
+    assert "cannot read the configuration" in refused(call("train", tmp_path / "none.yaml"))
+
+
+def test_manifest_without_rows_is_told(written, tmp_path):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    assert "empty.jsonl: holds no rows" in refused(call("train", written(data={"manifests": [str(empty)]})))
+
+
+def test_training_reporting_and_exporting_in_a_row(written, tmp_path):
+    path = written()
+    done = call("train", path)
+    assert done.exit_code == 0, done.output
+    assert f"naturelm export-checkpoint {tmp_path / 'run'} OUT" in done.output
+    assert len(losses(tmp_path / "run")) == 6
+    assert "give --resume" in refused(call("train", "run", path))
+    again = call("train", "--resume", path)
+    assert again.exit_code == 0, again.output
+    assert "nothing to do: all 6 steps" in again.output
+    for name in ("plot.png", "plot.svg"):
+        plotted = call("train", "report", tmp_path / "run", "-o", tmp_path / name)
+        assert plotted.exit_code == 0, plotted.output
+        assert (tmp_path / name).stat().st_size > 5000
+    exported = call("export-checkpoint", tmp_path / "run", tmp_path / "out")
+    assert exported.exit_code == 0, exported.output
+    assert "step 6 written" in exported.output
+    assert "is not empty" in refused(call("export-checkpoint", tmp_path / "run", tmp_path / "out"))
+    board = list((tmp_path / "run/tensorboard").glob("events.out.tfevents.*"))
+    assert board
+    assert b"train/learning_rate" in board[0].read_bytes()
+
+
+def test_report_tells_what_it_cannot_do(tmp_path):
+    assert "holds no run" in refused(call("train", "report", tmp_path, "-o", "x.png"))
+
+
+def test_help_shows_both_ways():
+    text = call("train", "--help").output
+    assert "CONFIG [--workers N] [--address RAY] [--resume]" in text
+    assert "report RUN -o FILE" in text
+    assert "--resume" in call("train", "run", "--help").output
+
+
+def test_published_stages_are_as_published():
+    first, second = load(CONFIGS / "stage1.yaml"), load(CONFIGS / "stage2.yaml")
+    for stage, steps in ((first, 500_000), (second, 1_600_000)):
+        optimisation = stage.optimisation
+        assert (optimisation.steps, optimisation.batch, optimisation.warmup_steps) == (steps, 128, 5000)
+        assert (optimisation.peak_lr, optimisation.end_lr) == (9e-5, 2e-5)
+        assert (optimisation.betas, optimisation.weight_decay) == ((0.9, 0.999), 0.05)
+        assert (optimisation.clip_norm, optimisation.max_text_tokens) == (2.0, 200)
+        assert stage.precision == "bf16"
+        assert set(stage.model.trainable) == {"beats", "qformer", "projection", "lora"}
+    assert first.model.beats is not None
+    assert second.model.checkpoint is not None
+    assert second.data.mixup_probability == 0.45
+    assert second.data.noise_only_probability == 0.1
+
+
+def test_training_steps_can_be_measured():
+    done = call("bench", "train", "--batch", "2", "--steps", "1", "--device", "cpu", "--json")
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.output)
+    assert result["parameters_trained"] < result["parameters"]
+    assert result["examples_per_s"] == pytest.approx(2 / result["seconds_per_step"])
+    assert result["positions_per_s"] > result["answer_tokens_per_s"] > 0

@@ -1,0 +1,233 @@
+"""Runs in this process: the loss curve, resuming, what is kept, and exporting."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from naturelm.errors import NaturelmError
+from naturelm.models import NatureLM
+from naturelm.training.export import export
+from naturelm.training.job import run_training
+from naturelm.training.progress import TrainProgress
+from naturelm.training.store import RunStore
+from tests.training.runs import QUESTION, config, losses, run, settings, write_config
+
+REPO = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(shape, manifest, tmp_path_factory) -> Path:
+    """A run of six steps from beginning to end."""
+    storage = tmp_path_factory.mktemp("runs") / "undisturbed"
+    run(config(shape, manifest, storage))
+    return storage
+
+
+class Interrupted(Exception):
+    pass
+
+
+class StopsAt(TrainProgress):
+    """Interrupts the run when a step's metrics come."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self._at = step
+
+    def say(self, line: str) -> None:
+        pass
+
+    def row(self, row) -> None:
+        if row["step"] == self._at:
+            raise Interrupted
+
+
+def same(curve: dict[int, float], other: dict[int, float]) -> None:
+    assert curve.keys() == other.keys()
+    assert list(curve.values()) == pytest.approx(list(other.values()), abs=1e-5)
+
+
+def test_loss_falls(shape, manifest, tmp_path):
+    run(config(shape, manifest, tmp_path / "run", optimisation={"steps": 30}))
+    curve = losses(tmp_path / "run")
+    assert sorted(curve) == list(range(1, 31))
+    assert curve[30] < curve[1] - 1
+
+
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_interrupted_run_goes_on_as_if_nothing_had_happened(shape, manifest, undisturbed, tmp_path, step):
+    values = config(shape, manifest, tmp_path / "run")
+    with pytest.raises(Interrupted):
+        run_training(values, False, StopsAt(step))
+    run(values, resume=True)
+    same(losses(tmp_path / "run"), losses(undisturbed))
+
+
+def test_processes_that_load_ahead_change_nothing(shape, manifest, undisturbed, tmp_path):
+    run(config(shape, manifest, tmp_path / "run", run={"loaders": 2}))
+    same(losses(tmp_path / "run"), losses(undisturbed))
+
+
+def test_killed_process_is_resumed_at_the_exact_step(shape, manifest, tmp_path):
+    """With SIGKILL, somewhere in a run of 60 steps, checkpoints every 7."""
+    changes = {"optimisation": {"steps": 60}, "run": {"checkpoint_every": 7}}
+    whole = tmp_path / "whole"
+    run(config(shape, manifest, whole, **changes))
+    values = settings(shape, manifest, tmp_path / "killed", **changes)
+    path = write_config(tmp_path / "config.yaml", values)
+    command = [sys.executable, "-m", "naturelm.cli", "train", str(path), "--resume"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=REPO, env=environment, stderr=subprocess.DEVNULL)
+    store = RunStore(str(tmp_path / "killed"))
+    while not store.latest():
+        assert process.poll() is None, "ended before its first checkpoint"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 0 < (store.latest() or 0) < 60
+    run(config(shape, manifest, tmp_path / "killed", **changes), resume=True)
+    same(losses(tmp_path / "killed"), losses(whole))
+
+
+def test_checkpoint_that_was_never_finished_is_passed_over(shape, manifest, undisturbed, tmp_path):
+    values = config(shape, manifest, tmp_path / "run")
+    with pytest.raises(Interrupted):
+        run_training(values, False, StopsAt(5))
+    torn = tmp_path / "run/checkpoints/step-00000005"
+    torn.mkdir()
+    (torn / "trainable.safetensors").write_bytes(b"half")
+    run(values, resume=True)
+    same(losses(tmp_path / "run"), losses(undisturbed))
+    assert not torn.exists()
+
+
+def test_last_checkpoints_and_the_best_are_kept(shape, manifest, tmp_path):
+    storage = tmp_path / "run"
+    evaluation = {"manifests": [str(manifest)], "every_steps": 2, "examples": 3, "generate": False}
+    # So high a rate that it gets worse after the first steps.
+    values = config(
+        shape,
+        manifest,
+        storage,
+        optimisation={"steps": 12, "peak_lr": 1.0, "warmup_steps": 12},
+        evaluation=evaluation,
+        run={"checkpoint_every": 2, "keep": 2},
+    )
+    run(values)
+    store = RunStore(str(storage))
+    held_out = {row["step"]: row["held_out_loss"] for row in store.metrics() if "held_out_loss" in row}
+    best = min(held_out, key=held_out.__getitem__)
+    assert best < 10
+    assert store.steps() == [best, 10, 12]
+    assert store.state(12).best == {"step": best, "value": pytest.approx(held_out[best])}
+    assert export(str(storage), tmp_path / "best", best=True) == best
+
+
+def test_evaluation_tells_answers_and_labels(shape, manifest, tmp_path):
+    evaluation = {"manifests": [str(manifest)], "every_steps": 5, "examples": 5, "max_new_tokens": 6}
+    run(config(shape, manifest, tmp_path / "run", optimisation={"steps": 1}, evaluation=evaluation))
+    (row,) = [row for row in RunStore(str(tmp_path / "run")).metrics() if "held_out_loss" in row]
+    assert row["step"] == 1
+    assert {"held_out_token_accuracy", "held_out_exact", "held_out_f1"} <= row.keys()
+
+
+def test_finished_run_has_nothing_to_do(shape, manifest, undisturbed):
+    assert run(config(shape, manifest, undisturbed), resume=True) == 0
+
+
+def test_storage_with_a_run_is_refused_without_resume(shape, manifest, undisturbed):
+    with pytest.raises(NaturelmError, match=r"holds a run already, 6 steps .* give --resume"):
+        run(config(shape, manifest, undisturbed))
+
+
+def test_run_with_other_settings_is_refused_and_they_are_named(shape, manifest, undisturbed):
+    with pytest.raises(NaturelmError, match=r"optimisation\.batch was 4 and is 2"):
+        run(config(shape, manifest, undisturbed, optimisation={"batch": 2}), resume=True)
+
+
+def test_checkpoint_of_another_shape_is_refused(shape, manifest, undisturbed, tmp_path):
+    copy = tmp_path / "run"
+    (copy / "checkpoints").mkdir(parents=True)
+    (copy / "config.yaml").write_bytes((undisturbed / "config.yaml").read_bytes())
+    (undisturbed / "checkpoints/step-00000004").rename(copy / "checkpoints/step-00000004")
+    try:
+        other = json.loads((shape / "config.json").read_text()) | {"lora_rank": 4}
+        original = (shape / "config.json").read_text()
+        (shape / "config.json").write_text(json.dumps(other))
+        with pytest.raises(
+            NaturelmError, match=r"holds weights of another model: 16 are .* such as model\.llama"
+        ):
+            run(config(shape, manifest, copy), resume=True)
+    finally:
+        (shape / "config.json").write_text(original)
+        (copy / "checkpoints/step-00000004").rename(undisturbed / "checkpoints/step-00000004")
+
+
+def test_object_store_holds_the_same_as_a_directory(shape, manifest, undisturbed):
+    storage = "memory://bucket/run"
+    run(config(shape, manifest, storage))
+    same(losses(storage), losses(undisturbed))
+    store, plain = RunStore(storage), RunStore(str(undisturbed))
+    assert store.steps() == plain.steps() == [4, 6]
+    for name, tensor in store.weights(6).items():
+        assert torch.equal(tensor, plain.weights(6)[name])
+    assert run(config(shape, manifest, storage), resume=True) == 0
+
+
+# -- export ----------------------------------------------------------------------------------------------------
+
+
+def test_exported_checkpoint_answers_as_the_model_that_was_trained(shape, manifest, undisturbed, tmp_path):
+    out = tmp_path / "exported"
+    assert export(str(undisturbed), out) == 6
+    model = NatureLM.from_pretrained(out, device="cpu")
+    trained = RunStore(str(undisturbed)).weights(6)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, trained[f"model.{name}"]), name
+    waveform = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (1, 32_000)).astype(np.float32))
+    model.generate(waveform, [QUESTION], max_new_tokens=2, num_beams=1)
+
+
+def test_one_checkpoint_of_a_run_can_be_exported_in_half_precision(undisturbed, tmp_path):
+    assert export(f"{undisturbed}/checkpoints/step-00000004", tmp_path / "out", dtype="float16") == 4
+    whole = export(f"{undisturbed}/checkpoints/step-00000004", tmp_path / "whole")
+    assert whole == 4
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("out", "whole")]
+    assert sizes[0] < 0.6 * sizes[1]
+    NatureLM.from_pretrained(tmp_path / "out", device="cpu")
+
+
+def test_second_stage_begins_with_what_the_first_one_learnt(shape, manifest, undisturbed, tmp_path):
+    export(str(undisturbed), tmp_path / "stage1")
+    starts = {"checkpoint": str(tmp_path / "stage1")}, {"checkpoint": str(undisturbed)}
+    curves = []
+    for number, start in enumerate(starts):
+        values = settings(shape, manifest, tmp_path / f"stage2-{number}", optimisation={"steps": 1})
+        values["model"] = start | {"trainable": ["beats", "lora"]}
+        path = write_config(tmp_path / f"{number}.yaml", values)
+        from naturelm.training.config import load
+
+        run(load(path))
+        curves.append(losses(tmp_path / f"stage2-{number}"))
+    assert curves[0] == curves[1]
+    assert curves[0][1] < losses(undisturbed)[1]
+    # The LLM was trained in the first stage, so it goes along though the second left it as it was.
+    export(str(tmp_path / "stage2-1"), tmp_path / "stage2")
+    assert (tmp_path / "stage2/llm/model.safetensors").is_file()
+
+
+def test_checkpoint_that_is_not_there_is_told(undisturbed, tmp_path):
+    with pytest.raises(NaturelmError, match="has no checkpoint of step 3; there are 4, 6"):
+        export(f"{undisturbed}/checkpoints/step-00000003", tmp_path / "out")
+    with pytest.raises(NaturelmError, match="holds no run"):
+        export(str(tmp_path), tmp_path / "out")
