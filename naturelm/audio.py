@@ -11,9 +11,11 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from naturelm.audio_levels import BandLevels, BandMeter
 from naturelm.errors import NaturelmError
 from naturelm.recordings.discovery import path_to_text
-from naturelm.recordings.sound_files import can_seek, open_sound, read_error, read_frames
+from naturelm.recordings.sound_files import can_seek, open_sound, raise_failure, read_error, read_frames
+from naturelm.storage import StoreError
 from naturelm.windows import Window
 
 SAMPLE_RATE_HZ = 16_000
@@ -60,6 +62,8 @@ class SoundStream:
         Channel to take, from 0; the mean of all where not given.
     sample_rate_hz : int
         Output sample rate.
+    measure_levels : bool
+        Measure band levels at the recording's own sample rate on the way, for `levels`.
 
     Attributes
     ----------
@@ -74,19 +78,28 @@ class SoundStream:
     ------
     DecodeError
         The file cannot be opened as sound, or has no such channel.
+    StoreError
+        The object store in which the file lies fails, now or while reading.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], channel: int | None = None, sample_rate_hz: int = SAMPLE_RATE_HZ
+        self,
+        path: str | os.PathLike[str],
+        channel: int | None = None,
+        sample_rate_hz: int = SAMPLE_RATE_HZ,
+        measure_levels: bool = False,
     ) -> None:
         self._path = path
         self._rate = sample_rate_hz
         self._channel = channel
+        self._measure_levels = measure_levels
         self.heard = False
         name = path_to_text(os.path.basename(os.fspath(path)))
         try:
             self._sound = open_sound(path)
             self._seekable = can_seek(path, self._sound)
+        except StoreError:
+            raise
         except OSError as error:
             raise DecodeError("corrupt", f"{name}: cannot be read ({error.strerror or error})") from None
         except soundfile.LibsndfileError as error:
@@ -136,6 +149,7 @@ class SoundStream:
         if first < self._kept_from or (self._seekable and gap > _NEAR_S * self._rate):
             self._restart(first)
         position = first
+        needed_levels_s = (first if keep_from is None else min(first, keep_from)) / self._rate
         while True:
             until = len(self._kept) if last is None else last - self._kept_from
             block = self._kept[position - self._kept_from : max(until, 0)]
@@ -146,7 +160,14 @@ class SoundStream:
             needed_from = position if keep_from is None else min(position, keep_from)
             self._kept = self._kept[max(needed_from - self._kept_from, 0) :]
             self._kept_from = min(max(needed_from, self._kept_from), self._next)
+            if self._meter is not None:
+                self._meter.forget(needed_levels_s)
             self._decode_block()
+
+    def levels(self, start_s: float, end_s: float) -> BandLevels:
+        """Band levels of a span that was just read, in a stream with `measure_levels`."""
+        assert self._meter is not None
+        return self._meter.levels(start_s, end_s)
 
     def close(self) -> None:
         self._sound.close()
@@ -169,11 +190,13 @@ class SoundStream:
             self._sound.seek(min(frame, self._sound.frames))
             self.ended = frame > self._sound.frames
         except soundfile.LibsndfileError as error:
+            raise_failure(self._sound)
             self.ended, self.error = True, error.error_string.rstrip(".") or "cannot go there"
 
     def _begin(self, second: int) -> None:
         self.ended, self.error = False, None
         source_rate = self._sound.samplerate
+        self._meter = BandMeter(source_rate, second * source_rate) if self._measure_levels else None
         self._resampler = (
             soxr.ResampleStream(source_rate, self._rate, 1, dtype="float32", quality="HQ")
             if source_rate != self._rate
@@ -189,6 +212,8 @@ class SoundStream:
         if self.ended:
             self.error = read_error(self._sound)
         block = self._mono(self._read_buffer[:frames])
+        if self._meter is not None:
+            self._meter.hear(block)
         if self._resampler is not None:
             block = self._resampler.resample_chunk(block, last=self.ended)
         block = np.clip(block, -1.0, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from naturelm.errors import NaturelmError
 from naturelm.ids import settings_hash
 from naturelm.label_lists import read_label_list
+from naturelm.spans import parse_dates, parse_hours
 from naturelm.windows import check_window
 
 QueryKind = Literal["detection", "caption", "classification"]
@@ -117,6 +119,12 @@ class AudioSettings(Section):
     decode_timeout_s: float = Field(default=60.0, gt=0)
 
 
+class GateSettings(Section):
+    """Windows that need no model: nothing in them rises `threshold_db` above the background. None: no gate."""
+
+    threshold_db: float | None = Field(default=None, gt=0, le=100)
+
+
 class GenerationSettings(Section):
     """How answers are generated: longest answer in tokens, and beams (1: greedy)."""
 
@@ -130,8 +138,12 @@ class JobSettings(Section):
     Attributes
     ----------
     workers : int, optional
-        Model actors; 0 runs everything in this process, without Ray. Default: one per GPU, or one where
-        there is none.
+        Model actors; 0 runs everything in this process, without Ray. Default: as many as the GPUs hold, or
+        one for each core where there is none.
+    max_workers : int, optional
+        As nodes join the cluster, model actors are started up to this number.
+    gpus_per_worker : float, optional
+        Part of a GPU that a model actor takes: 0.5 puts two on each. Default: GPUs divided by workers, at most one.
     batch_size : int, optional
         Windows the model hears at once; found by the engine where not given.
     segment_minutes : float
@@ -142,9 +154,55 @@ class JobSettings(Section):
     """
 
     workers: int | None = Field(default=None, ge=0)
+    max_workers: int | None = Field(default=None, ge=1)
+    gpus_per_worker: float | None = Field(default=None, gt=0, le=1)
     batch_size: int | None = Field(default=None, ge=1)
     segment_minutes: float = Field(default=10.0, gt=0, le=60)
     address: str | None = None
+
+
+Order = Literal["longest-first", "oldest", "newest", "dawn-first", "spread"]
+
+
+class SelectionSettings(Section):
+    """Which sound is processed, and which first; nothing here changes a row.
+
+    Attributes
+    ----------
+    dates : str, optional
+        Local dates, as `naturelm.spans.parse_dates` reads them.
+    hours : str, optional
+        Local hours of the day, as `naturelm.spans.parse_hours` reads them.
+    stations : tuple of str
+        Only these; all where empty.
+    sample : float
+        This part of each station's segments in each hour of the day.
+    order : str
+        What is done first. `spread`: whatever is done by morning is an even sample of stations, hours and
+        dates. `dawn-first`: what is nearest to sunrise.
+    """
+
+    dates: str | None = None
+    hours: str | None = None
+    stations: tuple[str, ...] = ()
+    sample: float = Field(default=1.0, gt=0, le=1)
+    order: Order = "longest-first"
+
+    @field_validator("dates", mode="before")
+    @classmethod
+    def _dates_are_dates(cls, dates: Any) -> Any:
+        # YAML reads 2019-05-20 as a date.
+        text = dates.isoformat() if isinstance(dates, dt.date) else dates
+        if isinstance(text, str):
+            parse_dates(text)
+        return text
+
+    @field_validator("hours")
+    @classmethod
+    def _hours_are_hours(cls, hours: str | None) -> str | None:
+        if hours is not None:
+            parse_hours(hours)
+        return hours
 
 
 DEFAULT_QUERIES = (
@@ -164,7 +222,10 @@ class ArchiveConfig(Section):
     queries: tuple[Query, ...] = Field(default=DEFAULT_QUERIES, min_length=1)
     windows: WindowSettings = WindowSettings()
     audio: AudioSettings = AudioSettings()
+    gate: GateSettings = GateSettings()
     generation: GenerationSettings = GenerationSettings()
+    stations_file: str | None = None
+    selection: SelectionSettings = SelectionSettings()
     job: JobSettings = JobSettings()
 
     @field_validator("queries")
@@ -184,6 +245,7 @@ class ArchiveConfig(Section):
         model_revision : str
             What identifies the model's weights, whatever name or path they were loaded by.
         """
+        gate = {} if self.gate.threshold_db is None else {"gate": self.gate.model_dump(mode="json")}
         return {
             "model": {
                 "revision": model_revision,
@@ -198,6 +260,7 @@ class ArchiveConfig(Section):
             "windows": self.windows.model_dump(mode="json"),
             "audio": {"channel": self.audio.channel},
             "generation": self.generation.model_dump(mode="json"),
+            **gate,
         }
 
     def analysis_hash(self, model_revision: str) -> str:
@@ -220,7 +283,7 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> A
     NaturelmError
         The file is missing, is not YAML, or a setting is unknown or out of range.
     """
-    raw = {} if path is None else _with_label_files(read_yaml(path, _EXAMPLE), path)
+    raw = {} if path is None else _with_files_of(path, read_yaml(path, _EXAMPLE))
     where = str(path) if path is not None else "settings"
     for section, values in (overrides or {}).items():
         if not isinstance(values, dict):
@@ -258,8 +321,13 @@ def read_yaml(path: Path, example: str) -> dict[str, Any]:
     return raw
 
 
-def _with_label_files(raw: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The same settings, each query's `labels_file` replaced by the lists that it holds."""
+def _with_files_of(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
+    """The same settings, each query's `labels_file` replaced by the lists that it holds.
+
+    Files that settings name are looked for from the settings' own directory.
+    """
+    if isinstance(raw.get("stations_file"), str):
+        raw = raw | {"stations_file": str(path.absolute().parent / raw["stations_file"])}
     queries = raw.get("queries")
     if not isinstance(queries, list):
         return raw

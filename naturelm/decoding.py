@@ -5,7 +5,8 @@ is started once and serves request after request; when it makes no progress it i
 gets a fresh one.
 
 Both ends speak over pipes. A request is a length (4 bytes) and JSON. The child answers with messages: a kind,
-a length (1 and 4 bytes) and a body: `P` still decoding, `C` samples, `S` a span is done (JSON).
+a length (1 and 4 bytes) and a body: `P` still decoding, `C` samples, `L` a span's band levels, `S` a span is done
+(JSON).
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ import numpy as np
 import numpy.typing as npt
 
 from naturelm.audio import SAMPLE_RATE_HZ, DecodeError, SoundStream
+from naturelm.audio_levels import BANDS, BandLevels
+from naturelm.storage import StoreError
 
 _MESSAGE = struct.Struct("<cI")
 _LENGTH = struct.Struct("<I")
+_LEVELS_HEAD = struct.Struct("<dd")
 _PIPE_BYTES = 1 << 20
 _START_S = 120.0
 
@@ -57,11 +61,14 @@ class DecodeRequest:
         of None is the recording's.
     channel : int, optional
         Channel to take, from 0; the mean of all where not given.
+    with_levels : bool
+        Measure band levels too.
     """
 
     path: str
     spans: tuple[tuple[float, float | None], ...]
     channel: int | None = None
+    with_levels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +85,14 @@ class DecodedSpan:
         Seconds decoded: the whole span's, or less where the sound ends before.
     end_of_file : bool
         The recording ends in or before this span.
-    status : {"ok", "partial", "corrupt", "unsupported", "timeout"}
+    status : {"ok", "partial", "corrupt", "unsupported", "timeout", "unreachable"}
         `partial`: the sound ends before the span does. `corrupt`: there is none in the whole file, or it
         crashed the decoder. `unsupported`: no such channel. `timeout`: no progress; what came before is kept.
+        `unreachable`: the object store failed, which says nothing about the recording.
     error : str, optional
         One sentence where the status is not `ok`.
+    levels : BandLevels, optional
+        Where the request asks for them and something was decoded.
     """
 
     pcm: bytes
@@ -91,6 +101,7 @@ class DecodedSpan:
     end_of_file: bool
     status: str
     error: str | None
+    levels: BandLevels | None = None
 
 
 def pcm_samples(pcm: bytes) -> npt.NDArray[np.float32]:
@@ -169,9 +180,17 @@ class Decoder:
         if self._child is None:
             self._child = _Child()
         child = self._child
-        child.send({"path": request.path, "channel": request.channel, "spans": request.spans[done:]})
+        child.send(
+            {
+                "path": request.path,
+                "channel": request.channel,
+                "spans": request.spans[done:],
+                "with_levels": request.with_levels,
+            }
+        )
         for start_s, _ in request.spans[done:]:
             chunks: list[bytes] = []
+            levels: BandLevels | None = None
             while True:
                 message = child.receive(self._timeout_s)
                 if message is None:
@@ -181,7 +200,9 @@ class Decoder:
                     break
                 if kind == b"C":
                     chunks.append(body)
-            yield DecodedSpan(pcm=b"".join(chunks), start_s=start_s, **json.loads(body))
+                elif kind == b"L":
+                    levels = _unpacked_levels(body)
+            yield DecodedSpan(pcm=b"".join(chunks), start_s=start_s, levels=levels, **json.loads(body))
 
 
 class _Crash(Exception):
@@ -214,6 +235,8 @@ class _Child:
             stdout=subprocess.PIPE,
             bufsize=0,
             env=os.environ | {"PYTHONPATH": search_path},
+            # Ctrl-C reaches every process of the terminal's group; this one ends when its parent does.
+            start_new_session=True,
         )
         self.kill = weakref.finalize(self, _kill, self._process)
         assert self._process.stdin is not None
@@ -293,9 +316,21 @@ def _write(descriptor: int, content: bytes | memoryview) -> None:
 
 def decode_spans(request: dict[str, Any]) -> Iterator[tuple[bytes, bytes | memoryview]]:
     """Serve one request, in the child: the messages that answer it."""
+    done = 0
+    try:
+        for kind, body in _decoded_spans(request):
+            yield kind, body
+            done += kind == b"S"
+    except StoreError as error:
+        sentence = f"{error.filename}: cannot be read ({error.strerror})"
+        for _ in request["spans"][done:]:
+            yield b"S", _span_end(0.0, False, "unreachable", sentence)
+
+
+def _decoded_spans(request: dict[str, Any]) -> Iterator[tuple[bytes, bytes | memoryview]]:
     spans = request["spans"]
     try:
-        stream = SoundStream(request["path"], request["channel"])
+        stream = SoundStream(request["path"], request["channel"], measure_levels=request["with_levels"])
     except DecodeError as error:
         for _ in spans:
             yield b"S", _span_end(0.0, True, error.status, str(error))
@@ -313,7 +348,20 @@ def decode_spans(request: dict[str, Any]) -> Iterator[tuple[bytes, bytes | memor
                     yield b"C", block.astype(np.float16).data.cast("B")
                 else:
                     yield b"P", b""
+            if request["with_levels"]:
+                yield b"L", _packed_levels(stream.levels(start_s, start_s + samples / SAMPLE_RATE_HZ))
             yield b"S", _judge(stream, start_s, end_s, samples)
+
+
+def _packed_levels(levels: BandLevels) -> bytes:
+    return _LEVELS_HEAD.pack(levels.start_s, levels.hop_s) + levels.db.tobytes()
+
+
+def _unpacked_levels(body: bytes) -> BandLevels:
+    start_s, hop_s = _LEVELS_HEAD.unpack_from(body)
+    return BandLevels(
+        np.frombuffer(body, np.float32, offset=_LEVELS_HEAD.size).reshape(-1, BANDS), start_s, hop_s
+    )
 
 
 def _judge(stream: SoundStream, start_s: float, end_s: float | None, samples: int) -> bytes:

@@ -56,6 +56,12 @@ def segment_id(recording: str, first_window: int) -> str:
     return f"{recording}-{first_window:06d}"
 
 
+def split_segment_id(segment: str) -> tuple[str, int]:
+    """Undo `segment_id`: the recording's id and the index of the first window."""
+    recording, _, first_window = segment.rpartition("-")
+    return recording, int(first_window)
+
+
 def settings_hash(settings: dict[str, object]) -> str:
     """Hash JSON-serialisable settings, whatever the order of their keys; 16 hexadecimal digits."""
     text = json.dumps(settings, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

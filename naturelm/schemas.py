@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 RECORDINGS = "recordings"
 ANSWERS = "answers"
@@ -54,6 +54,7 @@ TABLES: dict[str, pa.Schema] = {
             ("utc_offset_minutes", pa.int32()),
             ("latitude", pa.float64()),
             ("longitude", pa.float64()),
+            ("deployment", pa.string()),
             ("duration_s", pa.float64()),
             ("decoded_s", pa.float64()),
             ("sample_rate_hz", pa.int32()),
@@ -74,6 +75,8 @@ TABLES: dict[str, pa.Schema] = {
             ("text", pa.string()),
             ("tokens", pa.int32()),
             ("score", pa.float64()),
+            # The gate kept the window from the model: text, tokens and score are null.
+            ("gated", pa.bool_()),
         ]
     ),
     DETECTIONS: _said("label"),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from tests.object_store import ObjectStore
 
 # Several threads that share few cores with other processes wait for each other far longer than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,3 +34,29 @@ def local_ray() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """One S3 server on this machine for all tests that need one."""
+    store = ObjectStore()
+    yield store
+    store.stop()
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty bucket, with what it takes to reach it in the environment."""
+    import boto3
+
+    from naturelm import storage
+
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    storage._filesystem.cache_clear()
+    name = f"night-{uuid.uuid4().hex}"
+    boto3.client("s3").create_bucket(
+        Bucket=name, CreateBucketConfiguration={"LocationConstraint": os.environ["AWS_REGION"]}
+    )
+    yield f"s3://{name}"
+    storage._filesystem.cache_clear()

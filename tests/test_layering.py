@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "naturelm"
 
 # From what is on disk to what people look at: a module imports from its own layer or an earlier one.
 LAYERS = [
-    {"errors", "ids", "schemas", "text", "windows", "synthesis", "label"},
+    {"errors", "ids", "schemas", "spans", "storage", "sun", "text", "windows", "synthesis", "label"},
     {"config", "answers", "prompts"},
     {"recordings"},
     {"audio", "decoding"},

@@ -13,7 +13,9 @@ from naturelm.errors import NaturelmError
 
 # verb -> one line of help, shown without importing the verb
 VERBS = {
+    "plan": "Say what an archive holds and what processing it will take.",
     "process": "Run a model over an archive of recordings and write tables.",
+    "status": "Say what a run is doing, from another terminal or after a crash.",
     "query": "Ask the tables in SQL.",
     "summary": "Print labels by hour, effort and recording statuses.",
     "events": "Merge neighbouring detections of one label.",
@@ -22,6 +24,9 @@ VERBS = {
     "report": "Write one self-contained HTML page about a results directory.",
     "inference-app": "Open the web app: ask about sounds, explore results.",
     "infer": "Ask a few recordings a question, without a job.",
+    "manifest": "Write questions to train on, from labelled recordings; check a manifest.",
+    "train": "Train a model, in this process or on Ray; plot how a run went.",
+    "export-checkpoint": "Write a training run's weights as a model.",
     "models": "List the models, what each needs and whether it is here.",
     "bench": "Measure the engine, the pipeline and decoding.",
 }

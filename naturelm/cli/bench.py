@@ -134,6 +134,42 @@ def encode(
 
 
 @bench.command()
+@click.option("--model", default="pocket", show_default=True, help="Preset, checkpoint directory or hub id.")
+@click.option("--random-weights", is_flag=True, help="naturelm-8b's shapes without its weights: no download.")
+@click.option(
+    "--llm-layers", default=32, show_default=True, help="With --random-weights: fewer, to fit memory."
+)
+@click.option("--batch", default=8, show_default=True, type=click.IntRange(1), help="Examples of a step.")
+@click.option("--micro-batch", type=click.IntRange(1), help="Examples at once; all of a step by default.")
+@click.option(
+    "--steps", default=5, show_default=True, type=click.IntRange(1), help="Steps that are measured."
+)
+@click.option("--activation-checkpointing", is_flag=True, help="Less memory, a third more time.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; PyTorch's choice by default.")
+@click.option("--device", help="cuda or cpu; the GPU where there is one by default.")
+@AS_JSON
+def train(threads: int | None, as_json: bool, **options: Any) -> None:
+    """Measure training steps: sound in memory to updated weights, on one worker."""
+    import torch
+
+    from naturelm.bench_training import bench_train
+
+    if threads:
+        torch.set_num_threads(threads)
+    result = bench_train(**options)
+    trained, whole = result["parameters_trained"] / 1e6, result["parameters"] / 1e6
+    lines = [
+        ("device", result["device"]),
+        ("weights trained", f"{trained:.1f} of {whole:.1f} million"),
+        ("seconds per step", f"{result['seconds_per_step']:.3f} ({result['batch']} examples)"),
+        ("examples per second", f"{result['examples_per_s']:.1f}"),
+        ("LLM positions per second", f"{result['positions_per_s']:.0f}"),
+        ("peak memory", f"{result['peak_memory_gb']:.2f} GB"),
+    ]
+    _show(result, lines, as_json)
+
+
+@bench.command()
 @PATHS
 @click.option("--config", type=click.Path(path_type=Path), help="Settings, as for `naturelm process`.")
 @click.option("--model", help="Preset, checkpoint directory or hub id.")

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import click
 
+from naturelm.cli.locations import LOCATION
 from naturelm.cli.query import OUTPUTS, write
+from naturelm.storage import Location
 from naturelm.tables.events import GAP_S, read_events
 from naturelm.tables.output import BATCH_ROWS
 from naturelm.tables.query import open_tables
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=LOCATION)
 @click.option(
     "--gap",
     type=click.FloatRange(min=0),
@@ -32,7 +34,7 @@ from naturelm.tables.query import open_tables
     "--output", type=click.Choice(OUTPUTS), default="table", show_default=True, help="Form of the answer."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write to this file and not to standard output.")
-def events(directory: Path, gap: float, min_score: float, output: str, out: Path | None) -> None:
+def events(directory: Location, gap: float, min_score: float, output: str, out: Path | None) -> None:
     """Merge neighbouring detections of one label into events, in order of station and time.
 
     An event may run on into the next recording where station and time are known.

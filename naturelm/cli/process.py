@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,102 +12,87 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from naturelm.config import load
-from naturelm.errors import NaturelmError
+from naturelm.cli.archive_options import archive_config, archive_options
+from naturelm.cli.locations import LOCATION
 from naturelm.pipeline.progress import Progress, hours
+from naturelm.storage import Location
 from naturelm.text import printable
 
 _LABELS_SHOWN = 20
 _LABEL_WIDTH = 60
+# As shells count processes that a signal ended.
+_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory for the tables.")
-@click.option("--model", help="Bundled model, checkpoint directory or hub id [default: pocket].")
-@click.option("--llm", help="Base LLM, a directory or hub id [default: what the checkpoint names].")
-@click.option("--merging-alpha", type=float, help="LoRA weight, 0 to 1 [default: 1].")
+@click.argument("paths", nargs=-1, required=True, type=LOCATION, metavar="PATH...")
+@click.option("--out", required=True, type=LOCATION, help="Directory for the tables, or s3:// or gs:// URL.")
+@archive_options
+@click.option("--prune", is_flag=True, help="Drop rows of recordings that are no longer there.")
+@click.option("--retry-failed", is_flag=True, help="Do again recordings that are broken or were given up.")
 @click.option(
-    "--query",
-    "queries",
-    multiple=True,
-    metavar="ID[:KIND]=TEXT",
-    help="Question for every window, in place of the configured ones; may be repeated. "
-    "KIND is detection (the default) or caption.",
+    "--until",
+    metavar="TIME",
+    help="Be done by then, like 07:00 or 2026-05-21T07:00: what is left waits for the next run.",
 )
 @click.option(
-    "--config", type=click.Path(path_type=Path), help="Settings in YAML, like configs/archive.yaml."
+    "--log-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Add what the run tells to this file too, a line at a time, with the time.",
 )
-@click.option("--window", type=float, metavar="SECONDS", help="Window length [default: 10].")
-@click.option("--hop", type=float, metavar="SECONDS", help="Seconds between window starts [default: 10].")
-@click.option("--batch-size", type=int, metavar="N", help="Windows at once [default: found by itself].")
-@click.option("--channel", type=int, metavar="N", help="Channel, from 0 [default: mean of all].")
 @click.option(
-    "--workers",
-    type=int,
-    metavar="N",
-    help="Model actors; 0: this process, without Ray [default: one per GPU, or by CPU cores].",
+    "--json", "as_json", is_flag=True, help="Tell machines: one JSON object per line on standard output."
 )
-@click.option("--address", metavar="RAY", help="Ray cluster to join [default: start one here].")
 def process(
-    paths: tuple[Path, ...],
-    out: Path,
-    model: str | None,
-    llm: str | None,
-    merging_alpha: float | None,
-    queries: tuple[str, ...],
-    config: Path | None,
-    window: float | None,
-    hop: float | None,
-    batch_size: int | None,
-    channel: int | None,
-    workers: int | None,
-    address: str | None,
+    paths: tuple[Location, ...],
+    out: Location,
+    prune: bool,
+    retry_failed: bool,
+    until: str | None,
+    log_file: Path | None,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Run a model over an archive of recordings and write detections and captions to Parquet.
 
-    PATHs are directories, searched for recordings, or recordings. What --out already holds is not
+    PATHs are directories, searched for recordings, or recordings; on disks or in object stores
+    (s3://bucket/prefix, gs://bucket/prefix). What --out already holds is not
     done again: run the same command after an interruption, or when recordings were added.
     """
-    overrides: dict[str, Any] = {
-        "model": {"name": model, "llm": llm, "merging_alpha": merging_alpha},
-        "windows": {"length_s": window, "hop_s": hop},
-        "audio": {"channel": channel},
-        "job": {"batch_size": batch_size, "workers": workers, "address": address},
-    }
-    if window is not None and hop is None and config is None:
-        overrides["windows"]["hop_s"] = window
-    if queries:
-        overrides["queries"] = [_query(text) for text in queries]
-    settings = load(config, overrides)
+    settings = archive_config(**given)
 
     # Imported late: `naturelm process --help` needs no pyarrow.
     from naturelm.pipeline.job import process_archive
+    from naturelm.pipeline.stopping import RunStopped, Stop, parse_until, signals_ask
 
-    progress = Progress()
+    stop = Stop(None if until is None else parse_until(until, dt.datetime.now()))
+    progress = Progress(log_file=log_file, json_lines=sys.stdout if as_json else None)
     try:
-        counts = process_archive(paths, out, settings, progress)
+        with signals_ask(stop, progress.say):
+            counts = process_archive(
+                paths, out, settings, progress, prune=prune, retry_failed=retry_failed, stop=stop
+            )
     except KeyboardInterrupt:
         progress.say(f"interrupted; what was done is kept in {out}: run the same command again to go on")
-        raise click.exceptions.Exit(130) from None
-    _print_summary(counts, out)
+        raise click.exceptions.Exit(_EXIT_CODES["SIGINT"]) from None
+    except RunStopped as stopped:
+        progress.say(f"stopped: {stopped}")
+        raise click.exceptions.Exit(1) from None
+    if not as_json:
+        _print_summary(counts, out)
+    if counts.left:
+        why = f"stopped ({stop.reason})" if stop.reason else "not all recordings could be read"
+        progress.say(f"{why}: {counts.left} segments are left; run the same command again to go on")
+        if not stop.in_time:
+            raise click.exceptions.Exit(_EXIT_CODES.get(stop.reason or "", 1))
 
 
-def _query(text: str) -> dict[str, str]:
-    name, _, prompt = text.partition("=")
-    name, _, kind = name.strip().partition(":")
-    if not name or not prompt.strip():
-        raise NaturelmError(
-            f"--query {text!r}: not ID=TEXT; give an id and a question, like species='Which species?'"
-        )
-    return {"id": name, "prompt": prompt.strip(), "kind": kind or "detection"}
-
-
-def _print_summary(counts: Any, out: Path) -> None:
+def _print_summary(counts: Any, out: Location) -> None:
     console = Console()
     if not counts.segments:
         console.print(
-            f"nothing to do: all {counts.recordings.total()} recordings are in {out} already", highlight=False
+            f"nothing to do: what was asked for is in {out} already ({counts.recordings.total()} recordings)",
+            highlight=False,
         )
         return
     statuses = ", ".join(f"{n} {status}" for status, n in sorted(counts.recordings.items()) if n)
@@ -118,6 +105,8 @@ def _print_summary(counts: Any, out: Path) -> None:
         ),
         highlight=False,
     )
+    if counts.gated:
+        console.print(f"{counts.gated} windows skipped by the gate", highlight=False)
     if counts.detections:
         table = Table("label", "detections", box=None)
         for label, number in counts.detections.most_common(_LABELS_SHOWN):

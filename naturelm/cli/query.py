@@ -9,7 +9,9 @@ from pathlib import Path
 import click
 import pyarrow as pa
 
+from naturelm.cli.locations import LOCATION
 from naturelm.errors import NaturelmError
+from naturelm.storage import Location
 from naturelm.tables import output as outputs
 from naturelm.tables.query import open_tables, select
 
@@ -17,13 +19,13 @@ OUTPUTS = [*outputs.TEXT_WRITERS, "parquet"]
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=LOCATION)
 @click.argument("sql")
 @click.option(
     "--output", type=click.Choice(OUTPUTS), default="table", show_default=True, help="Form of the answer."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write to this file and not to standard output.")
-def query(directory: Path, sql: str, output: str, out: Path | None) -> None:
+def query(directory: Location, sql: str, output: str, out: Path | None) -> None:
     """Ask the results in DIRECTORY a question in SQL (DuckDB's); "-" reads the SQL from standard input.
 
     The tables are recordings, answers, detections, captions, events and labels. Nothing can be changed, and

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import click
 
+from naturelm.cli.locations import LOCATION
+from naturelm.storage import Location
 from naturelm.tables.errors import told
 from naturelm.tables.query import open_tables
 from naturelm.tables.summary import By, lines, summarise
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=LOCATION)
 @click.option(
     "--by",
     type=click.Choice(["hour", "date", "station", "label"]),
@@ -33,7 +34,7 @@ from naturelm.tables.summary import By, lines, summarise
     show_default=True,
     help="Form of the answer.",
 )
-def summary(directory: Path, by: By, min_score: float, local_time: bool, output: str) -> None:
+def summary(directory: Location, by: By, min_score: float, local_time: bool, output: str) -> None:
     """Print how often each label was detected, beside the hours analysed, and recordings by status.
 
     The default is labels by hour of day. A silent hour counts 0, an unrecorded one shows a dash.

@@ -10,14 +10,18 @@ from naturelm.config import ArchiveConfig
 from naturelm.pipeline.commit import Output
 from naturelm.pipeline.counts import Counts
 from naturelm.pipeline.plan import Day, Segment
-from naturelm.pipeline.rows import AnsweredSegment, segment_tables
+from naturelm.pipeline.rows import UNREACHABLE, AnsweredSegment, segment_tables
+from naturelm.pipeline.stopping import writes_to
 from naturelm.schemas import ANSWERS, CAPTIONS, DETECTIONS
 
 _COMMIT_THREADS = 4
 
 
 class Committer:
-    """Stages segments as they come, and publishes a day when its last segment is staged."""
+    """Stages segments as they come, and publishes a day when its last segment is staged.
+
+    What it cannot write ends the run with `RunStopped`.
+    """
 
     def __init__(
         self,
@@ -43,22 +47,34 @@ class Committer:
                 self._missing[segment.day].add(segment.id)
 
     def commit(self, answered: AnsweredSegment) -> None:
-        self._waiting[self._pool.submit(self._stage, answered)] = answered
-        # Results must not pile up faster than the disk takes them.
-        while len(self._waiting) > 4 * _COMMIT_THREADS:
-            self._settle(next(iter(self._waiting)))
-        for done in [future for future in self._waiting if future.done()]:
-            self._settle(done)
+        if answered.status == UNREACHABLE:
+            self._counts.unreachable += 1
+            self._counts.failures.append(f"{answered.segment.recording.path}: {answered.error}")
+            return
+        with writes_to(self._output.directory):
+            self._waiting[self._pool.submit(self._stage, answered)] = answered
+            # Results must not pile up faster than the disk takes them.
+            while len(self._waiting) > 4 * _COMMIT_THREADS:
+                self._settle(next(iter(self._waiting)))
+            for done in [future for future in self._waiting if future.done()]:
+                self._settle(done)
 
     def finish(self) -> None:
-        while self._waiting:
-            self._settle(next(iter(self._waiting)))
-        # Days that an earlier run staged whole and did not come to publish.
-        for day in [day for day, missing in self._missing.items() if not missing]:
-            self._publish(day)
+        with writes_to(self._output.directory):
+            while self._waiting:
+                self._settle(next(iter(self._waiting)))
+            # Days that an earlier run staged whole and did not come to publish.
+            for day in [day for day, missing in self._missing.items() if not missing]:
+                self._publish(day)
+
+    @property
+    def left(self) -> int:
+        """Segments that are not committed."""
+        return sum(len(missing) for missing in self._missing.values())
 
     def close(self) -> None:
-        self._pool.shutdown()
+        """Wait for what is being written; what has not begun is left to a later run."""
+        self._pool.shutdown(cancel_futures=True)
 
     def _stage(self, answered: AnsweredSegment) -> dict[str, Any]:
         tables = segment_tables(answered, self._queries, self._model)
@@ -75,6 +91,7 @@ class Committer:
         segment = answered.segment
         self._counts.segments += 1
         self._counts.windows += len(answered.windows)
+        self._counts.gated += sum(answered.gated)
         self._counts.sound_s += answered.decoded_s
         self._counts.answers += rows["answers"]
         self._counts.captions += rows["captions"]

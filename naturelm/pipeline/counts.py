@@ -16,8 +16,14 @@ class Counts:
         Recordings of the archive by status, those of earlier runs included under "done before".
     segments, windows : int
         Committed by this run.
+    gated : int
+        Windows of those that the gate kept from the model.
     sound_s : float
         Seconds of sound in those segments.
+    unreachable : int
+        Segments left to a later run, because the place where they lie failed.
+    left : int
+        Segments left to a later run in all: the run ended early, or they are unreachable.
     answers, captions : int
         Rows written.
     detections : Counter
@@ -31,7 +37,10 @@ class Counts:
     recordings: Counter[str] = field(default_factory=Counter)
     segments: int = 0
     windows: int = 0
+    gated: int = 0
     sound_s: float = 0.0
+    unreachable: int = 0
+    left: int = 0
     answers: int = 0
     captions: int = 0
     detections: Counter[str] = field(default_factory=Counter)

@@ -5,89 +5,114 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from naturelm.config import ArchiveConfig
 from naturelm.errors import NaturelmError
-from naturelm.models.presets import ModelSource, fetch, resolve
+from naturelm.models.presets import known_weights, resolve
+from naturelm.pipeline.attempts import MakeAsk
 from naturelm.pipeline.commit import Output
 from naturelm.pipeline.committer import Committer
 from naturelm.pipeline.counts import Counts
-from naturelm.pipeline.plan import Read, cut_segments, group_reads
+from naturelm.pipeline.lock import Lock
+from naturelm.pipeline.plan import Read
 from naturelm.pipeline.progress import Progress
 from naturelm.pipeline.rows import AnsweredSegment, unread
-from naturelm.pipeline.run_record import RunRecord
-from naturelm.recordings import Recording, scan
+from naturelm.pipeline.run_record import UPDATE_EVERY_S, RunRecord
+from naturelm.pipeline.scanning import new_segment_windows, scan_archive, settle
+from naturelm.pipeline.stages import Ask
+from naturelm.pipeline.stopping import RunStopped, Stop, writes_to
+from naturelm.recordings import Recording
+from naturelm.storage import Location
+
+# So many of the first segments tell a broken model from a broken segment.
+_ALL_CRASH = 8
 
 
-def process_archive(paths: Sequence[Path], out: Path, config: ArchiveConfig, progress: Progress) -> Counts:
+def process_archive(
+    paths: Sequence[Location],
+    out: Location,
+    config: ArchiveConfig,
+    progress: Progress,
+    *,
+    prune: bool = False,
+    retry_failed: bool = False,
+    stop: Stop | None = None,
+    make_ask: MakeAsk = Ask,
+) -> Counts:
     """Run the model over an archive and write its tables; what `out` already holds is not done again.
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : sequence of Path or StorePath
         Directories and recordings.
-    out : Path
+    out : Path or StorePath
         Output directory; it holds one analysis.
     config : ArchiveConfig
         Model, queries, windows and the rest.
     progress : Progress
         Told what happens.
+    prune : bool
+        Drop rows of recordings that are no longer there.
+    retry_failed : bool
+        Do again recordings that are neither `ok` nor `too_short`.
+    stop : Stop, optional
+        Ends the run early: what is in flight is committed.
+    make_ask : callable
+        What answers; another one than `Ask` simulates a model.
 
     Raises
     ------
     NaturelmError
-        A path is missing, there are no recordings, the model is unknown, or `out` cannot be used.
+        A path is missing, there are no recordings, the model is unknown, or `out` cannot be used or is in use.
+    RunStopped
+        The run cannot go on. What it did is kept.
     """
     began = time.monotonic()
+    stop = stop or Stop()
+    lock = Lock(out, progress.say, lambda: stop.ask("another run has taken the output directory"))
+    lock.check()
     # Names are checked first and weights are fetched last: a mistake is told before anything slow begins.
     resolve(config.model.name)
-    segment_windows = max(1, round(config.job.segment_minutes * 60 / config.windows.hop_s))
-    recordings = _scan(paths)
-    _check_label_lists(recordings, config)
-    model = _known_weights(config.model.name)
+    scan = scan_archive(paths, out, config)
+    _check_label_lists(scan.recordings, config)
+    model = known_weights(config.model.name)
     output = Output(
-        out, config.analysis(model.revision or ""), config.model_dump(mode="json"), segment_windows
+        out,
+        config.analysis(model.revision or ""),
+        config.model_dump(mode="json"),
+        new_segment_windows(config),
     )
-    run = RunRecord(out, paths, recordings, config, output.analysis_hash)
-
-    published = output.published()
-    staged = output.recover(published)
-    counts = Counts(recordings=Counter({"done before": sum(r.recording_id in published for r in recordings)}))
-    segments = [
-        segment
-        for recording in recordings
-        if recording.recording_id not in published
-        for segment in cut_segments(recording, config.windows, output.segment_windows)
-    ]
-    reads = group_reads((segment for segment in segments if segment.window_count), staged)
-    silent = [unread(s) for s in segments if not s.window_count and s.id not in staged]
-
-    committer = Committer(output, config, model.name, segments, staged, counts)
-    progress.start(sum(read.sound_s for read in reads), len(recordings), counts.recordings["done before"])
-    complete = False
-    try:
-        for answered in _results(silent, reads, config):
-            committer.commit(answered)
-            progress.update(counts)
-        committer.finish()
-        complete = True
-    finally:
-        committer.close()
-        progress.stop()
-        counts.wall_s = time.monotonic() - began
-        run.finish(counts, complete)
+    with lock:
+        with writes_to(out):
+            changes, todo = settle(scan, output, config, retry_failed=retry_failed, prune=prune)
+            run = RunRecord(out, paths, scan.recordings, config, output.analysis_hash)
+        counts = Counts(recordings=Counter({"done before": todo.done_before}))
+        reads = todo.reads(config.selection)
+        silent = [unread(segment) for segment in todo.due if not segment.window_count]
+        staged = {segment.id for segment in todo.staged}
+        committer = Committer(output, config, model.name, [*todo.due, *todo.staged], staged, counts)
+        for line in changes.told(prune):
+            progress.say(line)
+        progress.also(run.progress, UPDATE_EVERY_S)
+        progress.start(sum(read.sound_s for read in reads), len(scan.recordings), todo.done_before)
+        stop.has_begun = True
+        try:
+            for answered in _unless_all_crash(_results(silent, reads, config, progress, stop, make_ask)):
+                committer.commit(answered)
+                progress.update(counts)
+            committer.finish()
+        finally:
+            committer.close()
+            progress.stop(counts)
+            counts.wall_s = time.monotonic() - began
+            counts.left = committer.left
+            try:
+                outcome = run.finish(counts, complete=not counts.left)
+            except OSError as error:
+                progress.say(f"{output.directory}: the run's record cannot be written ({error.strerror})")
+            else:
+                progress.tell("end", **outcome)
     return counts
-
-
-def _scan(paths: Sequence[Path]) -> list[Recording]:
-    recordings = scan(paths)
-    if not recordings:
-        where = ", ".join(str(path) for path in paths)
-        raise NaturelmError(
-            f"{where}: no recordings found; give a directory or file with WAV, FLAC, MP3 or the like"
-        )
-    return recordings
 
 
 def _check_label_lists(recordings: Sequence[Recording], config: ArchiveConfig) -> None:
@@ -104,17 +129,13 @@ def _check_label_lists(recordings: Sequence[Recording], config: ArchiveConfig) -
             )
 
 
-def _known_weights(name: str) -> ModelSource:
-    """The model's source, its weights on this machine: only they tell which analysis this is."""
-    source = resolve(name)
-    if source.revision is None:
-        fetch(source)
-        source = resolve(name)
-    return source
-
-
 def _results(
-    silent: Iterable[AnsweredSegment], reads: Sequence[Read], config: ArchiveConfig
+    silent: Iterable[AnsweredSegment],
+    reads: Sequence[Read],
+    config: ArchiveConfig,
+    progress: Progress,
+    stop: Stop,
+    make_ask: MakeAsk,
 ) -> Iterator[AnsweredSegment]:
     yield from silent
     if not reads:
@@ -122,8 +143,35 @@ def _results(
     if config.job.workers == 0:
         from naturelm.pipeline.local import answer_here
 
-        yield from answer_here(reads, config)
+        yield from answer_here(reads, config, stop, make_ask)
     else:
         from naturelm.pipeline.ray_adapter import answer_on_ray
 
-        yield from answer_on_ray(reads, config)
+        yield from answer_on_ray(reads, config, progress, stop, make_ask)
+
+
+def _unless_all_crash(results: Iterable[AnsweredSegment]) -> Iterator[AnsweredSegment]:
+    """Hold back crashed segments until one is answered: where none is, the model is at fault and not they.
+
+    Raises
+    ------
+    RunStopped
+        Nothing but crashed segments.
+    """
+    held: list[AnsweredSegment] = []
+    has_answered = False
+    for answered in results:
+        if answered.status == "crashed" and not has_answered:
+            held.append(answered)
+            if len(held) == _ALL_CRASH:
+                raise RunStopped(
+                    f"the first {_ALL_CRASH} segments all crashed, the last one because {answered.error}; "
+                    "none of them is committed: is this the model you meant, and is there memory for it?"
+                )
+            continue
+        if answered.answers:
+            has_answered = True
+            yield from held
+            held = []
+        yield answered
+    yield from held

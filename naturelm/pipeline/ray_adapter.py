@@ -9,19 +9,37 @@ import functools
 import logging
 import os
 import pickle
+import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import ray
 import ray.data
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.util.metrics import Gauge
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from naturelm.config import ArchiveConfig
 from naturelm.errors import NaturelmError
+from naturelm.pipeline.attempts import (
+    ATTEMPTS,
+    CarefulAsk,
+    DeviceLostError,
+    MakeAsk,
+    Register,
+    Registered,
+    decode_carefully,
+)
 from naturelm.pipeline.plan import Read
+from naturelm.pipeline.progress import Progress
 from naturelm.pipeline.rows import AnsweredSegment
 from naturelm.pipeline.stages import Ask, Decode
+from naturelm.pipeline.stopping import RunStopped, Stop
 
 # Reads are small to describe and long to do: many a task keeps Ray's overhead per read low.
 _READS_PER_TASK = 16
@@ -35,10 +53,20 @@ _DECODE_CPUS = {"cpu": 0.25, "gpu": 1.0}
 # What a model actor on a CPU takes, libraries and all: as many start as fit.
 _CPU_ACTOR_BYTES = 2 << 30
 _KNOCK_S = 10
+_WATCH_S = 0.5
 
 
-def answer_on_ray(reads: Sequence[Read], config: ArchiveConfig) -> Iterator[AnsweredSegment]:
+def answer_on_ray(
+    reads: Sequence[Read],
+    config: ArchiveConfig,
+    progress: Progress,
+    stop: Stop,
+    make_ask: MakeAsk = Ask,
+) -> Iterator[AnsweredSegment]:
     """Decode and answer on Ray; segments come as they are done, in no order.
+
+    What kills its worker three times is `crashed`. Once `stop` is asked nothing more begins, and what is in
+    flight comes.
 
     Joins a Ray that this process has already started, or `config.job.address`, or starts a local one
     and stops it at the end.
@@ -47,37 +75,66 @@ def answer_on_ray(reads: Sequence[Read], config: ArchiveConfig) -> Iterator[Answ
     ------
     NaturelmError
         The cluster cannot be reached, or the model cannot be loaded.
+    RunStopped
+        Ray itself failed.
     """
     started = not ray.is_initialized()
     if started:
-        _start(config.job.address)
+        with _own_sigterm():
+            start_ray(config.job.address)
+    progress.show_queues(_QueueWatch.depths)
+    metrics = _Metrics()
+    metrics.show(progress)
     try:
-        for batch in _dataset(reads, config).iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=0
-        ):
-            for item in batch["answered"].to_pylist():
-                answered = pickle.loads(item)
-                if isinstance(answered, NaturelmError):
-                    raise answered
-                yield answered
+        with _register(stop) as register:
+            for batch in _dataset(reads, config, register, make_ask).iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=0
+            ):
+                for item in batch["answered"].to_pylist() if batch.num_rows else ():
+                    answered = pickle.loads(item)
+                    if isinstance(answered, Exception):
+                        raise answered
+                    yield answered
+                metrics.show(progress)
+    except ray.exceptions.RayTaskError:
+        # A defect of this program: told whole.
+        raise
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunStopped(
+            f"Ray failed ({reason}); what was done is kept: run the same command again"
+        ) from error
     finally:
         if started:
             ray.shutdown()
 
 
-def _start(address: str | None) -> None:
+def start_ray(address: str | None) -> None:
+    """Join a Ray cluster, or start a local one, without a word.
+
+    Raises
+    ------
+    NaturelmError
+        No cluster answers at `address`.
+    RunStopped
+        Ray cannot be started.
+    """
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        with _silenced():
-            ray.init(
-                # Not "auto": a stale record of an earlier cluster must not be joined.
-                address="local",
-                num_cpus=_cores(),
-                include_dashboard=False,
-                object_store_memory=min(8 << 30, max(128 << 20, memory_bytes // 8)),
-                **quiet,
-            )
+        try:
+            with _silenced():
+                ray.init(
+                    # Not "auto": a stale record of an earlier cluster must not be joined.
+                    address="local",
+                    num_cpus=_cores(),
+                    include_dashboard=False,
+                    object_store_memory=min(8 << 30, max(128 << 20, memory_bytes // 8)),
+                    **quiet,
+                )
+        except Exception as error:
+            # Ray raises bare exceptions, of a machine that is too busy to start it in time for one.
+            raise RunStopped(f"Ray cannot be started here ({error}); run the same command again") from error
         return
     try:
         _knock(address)
@@ -113,25 +170,90 @@ def _silenced() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _dataset(reads: Sequence[Read], config: ArchiveConfig) -> ray.data.Dataset:
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does: a driver that starts Ray is made to exit at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+class _RemoteRegister:
+    """A `Register` in a process of its own, asked from workers."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def earlier(self, keys: Sequence[str]) -> list[int] | None:
+        known: list[int] | None = ray.get(self._actor.earlier.remote(keys))
+        return known
+
+    def begin(self, keys: Sequence[str]) -> list[int] | None:
+        earlier: list[int] | None = ray.get(self._actor.begin.remote(keys))
+        return earlier
+
+    def end(self, keys: Sequence[str]) -> None:
+        self._actor.end.remote(keys)
+
+
+@contextmanager
+def _register(stop: Stop) -> Iterator[_RemoteRegister]:
+    """A register that tells the workers when the run is to end."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    actor = (
+        ray.remote(Register)
+        .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+        .remote()
+    )
+    over = threading.Event()
+
+    def watch() -> None:
+        longest_s = 0.0
+        # Told again and again: a register that was started anew knows nothing.
+        while not over.wait(_WATCH_S):
+            with suppress(ray.exceptions.RayError):
+                if stop.asked(longest_s):
+                    ray.get(actor.stop.remote(), timeout=_KNOCK_S)
+                longest_s = ray.get(actor.longest_s.remote(), timeout=_KNOCK_S)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield _RemoteRegister(actor)
+    finally:
+        over.set()
+        watcher.join()
+        ray.kill(actor)
+
+
+def _dataset(
+    reads: Sequence[Read], config: ArchiveConfig, register: _RemoteRegister, make_ask: MakeAsk
+) -> ray.data.Dataset:
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = _BLOCK_BYTES
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.custom_execution_callback_classes = [_QueueWatch]
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     gpus = int(ray.cluster_resources().get("GPU", 0))
+    gpu_share = config.job.gpus_per_worker
+    device = "gpu" if gpus or gpu_share else "cpu"
     segments = sum(len(read.segments) for read in reads)
-    workers = min(segments, config.job.workers or gpus or _cpu_workers())
+    now = config.job.workers or (int(gpus / (gpu_share or 1)) if device == "gpu" else _cpu_workers())
+    now = max(1, min(segments, now))
+    most = max(now, min(segments, config.job.max_workers or now))
     windows = sum(segment.window_count for read in reads for segment in read.segments)
-    device = "gpu" if gpus else "cpu"
     per_call = config.job.batch_size or _WINDOWS_PER_CALL[device]
-    blocks = min(len(reads), max(len(reads) // _READS_PER_TASK, 2 * workers))
+    blocks = min(len(reads), max(len(reads) // _READS_PER_TASK, 2 * most))
     return (
         ray.data.from_items([{"read": pickle.dumps(read)} for read in reads], override_num_blocks=blocks)
         .map_batches(
             _decode,
-            fn_kwargs={"config": config},
+            fn_kwargs={"config": config, "register": register},
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=_DECODE_CPUS[device],
@@ -140,20 +262,25 @@ def _dataset(reads: Sequence[Read], config: ArchiveConfig) -> ray.data.Dataset:
             _AskActor,
             fn_constructor_kwargs={
                 "config": config,
-                "threads": None if gpus else max(1, _cores() // workers),
+                "threads": None if device == "gpu" else max(1, _cores() // now),
+                "register": register,
+                "make_ask": make_ask,
             },
             batch_size=max(1, min(_MAX_SEGMENTS_PER_CALL, per_call * segments // max(1, windows))),
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=workers),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=now)
+            if most > now
+            else ray.data.ActorPoolStrategy(size=now),
             num_cpus=_ACTOR_CPUS,
-            num_gpus=min(1.0, gpus / workers) if gpus else 0,
+            num_gpus=(gpu_share or min(1.0, gpus / now)) if device == "gpu" else 0,
         )
     )
 
 
-def _decode(batch: pa.Table, config: ArchiveConfig) -> Iterator[pa.Table]:
+def _decode(batch: pa.Table, config: ArchiveConfig, register: Registered) -> Iterator[pa.Table]:
     for item in batch["read"].to_pylist():
-        for decoded in _decoder(config)(pickle.loads(item)):
+        read: Read = pickle.loads(item)
+        for decoded in decode_carefully(_decoder(config), read, register):
             yield pa.table({"decoded": pa.array([pickle.dumps(decoded)], pa.large_binary())})
 
 
@@ -164,20 +291,87 @@ def _decoder(config: ArchiveConfig) -> Decode:
 
 
 class _AskActor:
-    def __init__(self, config: ArchiveConfig, threads: int | None) -> None:
-        self._failure: NaturelmError | None = None
+    def __init__(
+        self, config: ArchiveConfig, threads: int | None, register: Registered, make_ask: MakeAsk
+    ) -> None:
+        self._failure: Exception | None = None
+        # The same after a restart.
+        start = f"start of {ray.get_runtime_context().get_actor_id()}"
         try:
-            self._ask = Ask(config, threads)
-        except NaturelmError as error:
+            starts = register.begin([start])
+            if starts is not None and starts[0] >= ATTEMPTS:
+                raise RunStopped(
+                    f"the model's process died {ATTEMPTS} times while it started; is there memory for it?"
+                )
+            self._ask = CarefulAsk(make_ask(config, threads), register)
+        except (NaturelmError, RunStopped) as error:
             # Raised here, Ray would start the actor again for ever; handed on, the driver tells the user.
             self._failure = error
+        except Exception as error:
+            self._failure = RunStopped(f"the model cannot be loaded ({type(error).__name__}: {error})")
+        register.end([start])
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         if self._failure is not None:
             done: list[object] = [self._failure]
         else:
-            done = [*self._ask([pickle.loads(item) for item in batch["decoded"].to_pylist()])]
+            try:
+                done = [*self._ask([pickle.loads(item) for item in batch["decoded"].to_pylist()])]
+            except DeviceLostError:
+                # Ray starts a fresh process, which has the GPU again.
+                os._exit(1)
         return pa.table({"answered": pa.array([pickle.dumps(item) for item in done], pa.large_binary())})
+
+
+class _QueueWatch(ExecutionCallback):
+    """Counts what waits for each stage or is in it, in blocks; Ray Data calls it as it schedules."""
+
+    depths: ClassVar[dict[str, int]] = {"to decode": 0, "to answer": 0}
+
+    def on_execution_step(self, executor: Any) -> None:
+        for operator, state in executor._topology.items():
+            for stage, name in (("to decode", "_decode"), ("to answer", "_AskActor")):
+                if name in operator.name:
+                    self.depths[stage] = state.total_enqueued_input_blocks() + operator.num_active_tasks()
+
+
+class _Metrics:
+    """The run's figures for Prometheus, which asks every Ray node; Ray puts `ray_` before the names."""
+
+    _EVERY_S = 5.0
+    _GAUGES: ClassVar[dict[str, str]] = {
+        "sound_s": "Seconds of sound that this run has answered.",
+        "total_s": "Seconds of sound that this run is to answer.",
+        "times_real_time": "Seconds of sound per second, over the last ten minutes.",
+        "windows": "Windows that this run has committed.",
+        "gated": "Windows of those that the gate kept from the model.",
+        "detections": "Detections that this run has committed.",
+        "failed": "Recordings of this run that are not ok.",
+    }
+
+    def __init__(self) -> None:
+        self._gauges = {name: Gauge(f"naturelm_{name}", said) for name, said in self._GAUGES.items()}
+        self._queue = Gauge("naturelm_queue", "Blocks that wait for a stage or are in it.", ("stage",))
+        self._shown = -self._EVERY_S
+
+    def show(self, progress: Progress) -> None:
+        """Export the figures, and have the progress show the cluster; now and then, however often it is called."""
+        if time.monotonic() - self._shown < self._EVERY_S:
+            return
+        self._shown = time.monotonic()
+        progress.show_cluster(_cluster())
+        figures = progress.figures
+        for name, gauge in self._gauges.items():
+            gauge.set(getattr(figures, name))
+        for stage, depth in figures.queues.items():
+            self._queue.set(depth, {"stage": stage})
+
+
+def _cluster() -> dict[str, float]:
+    """Nodes that are alive, and what they have for this run and others."""
+    resources = ray.cluster_resources()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    return {"nodes": nodes, "cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)}
 
 
 def _cores() -> int:

@@ -17,7 +17,10 @@ from naturelm.schemas import ANSWERS, CAPTIONS, DETECTIONS, PARTITION, RECORDING
 from naturelm.windows import Window
 
 # Worst last: the status of a recording is the worst of its segments'.
-STATUSES = ("ok", "too_short", "partial", "corrupt", "unsupported", "timeout")
+STATUSES = ("ok", "too_short", "partial", "corrupt", "unsupported", "timeout", "crashed")
+
+# The place where the recording lies failed: nothing is known about the recording, and a later run tries again.
+UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,11 @@ class AnsweredSegment:
     decoded_s : float
         Seconds decoded of the segment's own span.
     status : str
-        One of `STATUSES`.
+        One of `STATUSES`; or `UNREACHABLE`, and the segment has no rows.
     error : str or None
         What was wrong, in one sentence.
+    gated : tuple of bool
+        Per window: the gate kept it from the model, and it has no answers. Empty where there is no gate.
     """
 
     segment: Segment
@@ -46,6 +51,7 @@ class AnsweredSegment:
     decoded_s: float
     status: str
     error: str | None
+    gated: tuple[bool, ...] = ()
 
 
 def unread(segment: Segment) -> AnsweredSegment:
@@ -81,6 +87,7 @@ def segment_tables(answered: AnsweredSegment, queries: Sequence[Query], model: s
             "utc_offset_minutes": recording.utc_offset_minutes,
             "latitude": recording.latitude,
             "longitude": recording.longitude,
+            "deployment": recording.deployment,
             "duration_s": recording.duration_s,
             "decoded_s": answered.decoded_s,
             "sample_rate_hz": recording.sample_rate_hz,
@@ -91,14 +98,21 @@ def segment_tables(answered: AnsweredSegment, queries: Sequence[Query], model: s
             "windows": len(answered.windows),
         }
     )
-    for window, per_query in zip(answered.windows, answered.answers, strict=True):
+    gated = answered.gated or (False,) * len(answered.windows)
+    for window, per_query, is_gated in zip(answered.windows, answered.answers, gated, strict=True):
         span = {
             "recording_id": recording.recording_id,
             "start_s": window.start_s,
             "end_s": window.end_s,
-            "start_local": _shift(recording.start_local, window.start_s),
-            "start_time": _shift(recording.start_time, window.start_s),
+            "start_local": later(recording.start_local, window.start_s),
+            "start_time": later(recording.start_time, window.start_s),
         }
+        if is_gated:
+            rows[ANSWERS].extend(
+                span | {"window": window.index, "query": query.id, "prompt": query.prompt, "gated": True}
+                for query in queries
+            )
+            continue
         for query, answer in zip(queries, per_query, strict=True):
             rows[ANSWERS].append(
                 span
@@ -109,6 +123,7 @@ def segment_tables(answered: AnsweredSegment, queries: Sequence[Query], model: s
                     "text": answer.text,
                     "tokens": len(answer.token_ids),
                     "score": rounded(answer.score),
+                    "gated": False,
                 }
             )
             table, column, said = _said(query, answer)
@@ -158,5 +173,6 @@ def _said(query: Query, answer: Answer) -> tuple[str, str, list[tuple[str, float
     return DETECTIONS, "label", said
 
 
-def _shift(start: dt.datetime | None, seconds: float) -> dt.datetime | None:
+def later(start: dt.datetime | None, seconds: float) -> dt.datetime | None:
+    """The time so many seconds after a start, where that is known."""
     return None if start is None else start + dt.timedelta(seconds=seconds)

@@ -6,6 +6,9 @@ import datetime as dt
 import json
 import os
 import platform
+import shutil
+import socket
+import subprocess
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
@@ -14,10 +17,16 @@ from typing import Any
 
 from naturelm import __version__
 from naturelm.config import ArchiveConfig
-from naturelm.pipeline.commit import RUNS, write_whole
+from naturelm.pipeline.commit import RUNS
 from naturelm.pipeline.counts import Counts
+from naturelm.pipeline.figures import Figures
+from naturelm.pipeline.gpus import read_gpus
 from naturelm.recordings import Recording
 from naturelm.schemas import SCHEMA_VERSION
+from naturelm.storage import Location, write_whole
+
+UPDATE_EVERY_S = 20.0
+"""How often a run writes down how far it has come."""
 
 _VERSIONS_OF = ("torch", "transformers", "peft", "ray", "pyarrow", "soundfile", "soxr")
 
@@ -27,8 +36,8 @@ class RunRecord:
 
     def __init__(
         self,
-        out: Path,
-        paths: Sequence[Path],
+        out: Location,
+        paths: Sequence[Location],
         recordings: Sequence[Recording],
         config: ArchiveConfig,
         analysis_hash: str,
@@ -38,24 +47,35 @@ class RunRecord:
         self._record: dict[str, Any] = {
             "status": "running",
             "started": started.isoformat(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
             "paths": [str(path) for path in paths],
             "roots": sorted({recording.root for recording in recordings}),
             "analysis": analysis_hash,
             "schema_version": SCHEMA_VERSION,
             "config": config.model_dump(mode="json"),
             "versions": {"naturelm": __version__, "python": platform.python_version(), **_versions()},
-            "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "system": platform.system()},
+            "commit": _commit(),
+            "hardware": hardware(),
         }
         self._write()
 
-    def finish(self, counts: Counts, complete: bool) -> None:
-        self._record |= {
+    def progress(self, figures: Figures) -> None:
+        """Write down how far the run has come, for `naturelm status` and for whoever finds it dead."""
+        self._record |= {"updated": dt.datetime.now(dt.UTC).isoformat(), "progress": figures.as_json()}
+        self._write()
+
+    def finish(self, counts: Counts, complete: bool) -> dict[str, Any]:
+        """Write down how it went, and return that."""
+        outcome = {
             "status": "complete" if complete else "interrupted",
             "finished": dt.datetime.now(dt.UTC).isoformat(),
             "counts": {field.name: getattr(counts, field.name) for field in fields(counts)}
             | {"times_real_time": counts.times_real_time},
         }
+        self._record |= outcome
         self._write()
+        return outcome
 
     def _write(self) -> None:
         text = json.dumps(self._record, indent=2, ensure_ascii=False)
@@ -70,3 +90,43 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _commit() -> str | None:
+    """The git commit that the program runs from, with `+` where files differ from it; None where it is installed."""
+    package = Path(__file__).resolve().parents[1]
+    git = shutil.which("git")
+    if git is None or not (package.parent / ".git").exists():
+        return None
+    said = []
+    for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", package.name]):
+        done = subprocess.run(
+            [git, "-C", str(package.parent), *command], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            return None
+        said.append(done.stdout.strip())
+    return said[0] + ("+" if said[1] else "")
+
+
+def hardware() -> dict[str, Any]:
+    """The machine that the run was started on."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "usable_cores": usable,
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpus": [gpu.name for gpu in read_gpus()],
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())

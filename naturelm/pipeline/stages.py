@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from naturelm.audio import SAMPLE_RATE_HZ, cut_windows
 from naturelm.config import ArchiveConfig
-from naturelm.decoding import Decoder, DecodeRequest, pcm_samples
+from naturelm.decoding import DecodedSpan, Decoder, DecodeRequest, pcm_samples
 from naturelm.errors import NaturelmError
+from naturelm.pipeline.gate import gated
 from naturelm.pipeline.plan import Read, Segment
-from naturelm.pipeline.rows import AnsweredSegment
+from naturelm.pipeline.rows import UNREACHABLE, AnsweredSegment
+from naturelm.recordings import Recording
+from naturelm.storage import StorePath, location
 from naturelm.windows import Window
 
 if TYPE_CHECKING:
@@ -36,6 +40,8 @@ class DecodedSegment:
         Seconds decoded of the segment's own span.
     status, error
         As in `AnsweredSegment`.
+    gated : tuple of bool
+        As in `AnsweredSegment`; where it holds for all windows, `pcm` is empty.
     """
 
     segment: Segment
@@ -44,6 +50,12 @@ class DecodedSegment:
     decoded_s: float
     status: str
     error: str | None
+    gated: tuple[bool, ...] = ()
+
+    @property
+    def heard(self) -> list[bool]:
+        """Per window: the model hears it."""
+        return [not is_gated for is_gated in self.gated] or [True] * len(self.windows)
 
 
 class Decode:
@@ -59,25 +71,51 @@ class Decode:
             path=read.recording.absolute_path,
             channel=self._config.audio.channel,
             spans=tuple((segment.start_s, segment.end_s) for segment in read.segments),
+            with_levels=self._config.gate.threshold_db is not None,
         )
         for segment, span in zip(read.segments, self._decoder.decode(request), strict=True):
+            if span.status not in ("ok", UNREACHABLE) and not _is_as_scanned(read.recording):
+                sentence = "is not there any more as it was scanned; is its disk still mounted?"
+                yield DecodedSegment(segment, b"", (), 0.0, UNREACHABLE, sentence)
+                continue
             decoded_end_s = segment.start_s + span.decoded_s
             missing_s = segment.end_s - decoded_end_s
             # Within a sample of the end is the end; only the last segment's windows depend on where it lies.
             sound_end_s = (
                 decoded_end_s if missing_s > 1 / SAMPLE_RATE_HZ else segment.recording.duration_s or 0.0
             )
+            windows = () if span.status == UNREACHABLE else tuple(segment.windows(sound_end_s, settings))
+            gates = self._gated(span, windows)
             yield DecodedSegment(
                 segment=segment,
-                pcm=span.pcm,
-                windows=tuple(segment.windows(sound_end_s, settings)),
+                pcm=b"" if gates and all(gates) else span.pcm,
+                windows=windows,
                 decoded_s=min(span.decoded_s, segment.own_end_s - segment.start_s),
                 status=span.status,
                 error=span.error,
+                gated=gates,
             )
 
     def close(self) -> None:
         self._decoder.close()
+
+    def _gated(self, span: DecodedSpan, windows: Sequence[Window]) -> tuple[bool, ...]:
+        threshold_db = self._config.gate.threshold_db
+        if threshold_db is None or span.levels is None:
+            return ()
+        return gated(span.levels, windows, threshold_db)
+
+
+def _is_as_scanned(recording: Recording) -> bool:
+    """Whether a file on a disk is still there: what a lost mount leaves unread is no broken recording."""
+    place = location(recording.absolute_path)
+    if isinstance(place, StorePath):
+        # Decoding itself tells when a store fails.
+        return True
+    try:
+        return place.stat().st_size == recording.size_bytes
+    except OSError:
+        return False
 
 
 class Ask:
@@ -116,10 +154,16 @@ class Ask:
             batch_size=config.job.batch_size,
         )
 
-    def __call__(self, decoded: Sequence[DecodedSegment]) -> list[AnsweredSegment]:
+    def __call__(self, decoded: Sequence[DecodedSegment], shrink: int = 1) -> list[AnsweredSegment]:
         """Answer the windows of all segments together, so that short recordings fill a batch too.
 
         Segments of stations with other label lists are a batch of their own.
+
+        Parameters
+        ----------
+        decoded : sequence of DecodedSegment
+        shrink : int
+            Have the model hear so many times fewer windows at once.
         """
         answered: dict[str, AnsweredSegment] = {}
         by_list: dict[tuple[EngineQuery, ...], list[DecodedSegment]] = {}
@@ -128,7 +172,13 @@ class Ask:
         for queries, parts in by_list.items():
             if queries != self._engine.queries:
                 self._engine.ask(queries)
-            answered |= {result.segment.id: result for result in self._answer(parts)}
+            usual = self._engine.batch_size
+            self._engine.batch_size = max(1, usual // shrink)
+            try:
+                answered |= {result.segment.id: result for result in self._answer(parts)}
+            finally:
+                # What the engine found too much for the memory stays so.
+                self._engine.batch_size = min(usual, self._engine.batch_size * shrink)
         return [answered[part.segment.id] for part in decoded]
 
     def _queries_at(self, station: str) -> tuple[EngineQuery, ...]:
@@ -149,7 +199,10 @@ class Ask:
             cut.samples
             for part in decoded
             for cut in cut_windows(
-                [pcm_samples(part.pcm)], part.windows, self._window_samples, start_s=part.segment.start_s
+                [pcm_samples(part.pcm)],
+                compress(part.windows, part.heard),
+                self._window_samples,
+                start_s=part.segment.start_s,
             )
         ]
         answers = iter(self._engine.answer(np.stack(waveforms), SAMPLE_RATE_HZ) if waveforms else ())
@@ -157,10 +210,11 @@ class Ask:
             AnsweredSegment(
                 segment=part.segment,
                 windows=part.windows,
-                answers=tuple(tuple(next(answers)) for _ in part.windows),
+                answers=tuple(tuple(next(answers)) if heard else () for heard in part.heard),
                 decoded_s=part.decoded_s,
                 status=part.status,
                 error=part.error,
+                gated=part.gated,
             )
             for part in decoded
         ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from naturelm.errors import NaturelmError
+from naturelm.storage import Location, StorePath, find, list_files, location
 
 # What libsndfile reads, and what recorders and phones write that nothing here reads (m4a and after): those
 # get a row that says so.
@@ -30,17 +31,21 @@ class FoundFile:
 
     Attributes
     ----------
-    root : Path
+    root : Path or StorePath
         The archive root: the directory that was given, or the directory of a file that was given.
     relative_path : str
         Path below `root` with forward slashes, as text (see `path_to_text`).
-    absolute : Path
+    absolute : Path or StorePath
         The file, absolute, links not resolved.
+    size_bytes, modified_ns : int, optional
+        As an object store's listing tells them.
     """
 
-    root: Path
+    root: Location
     relative_path: str
-    absolute: Path
+    absolute: Location
+    size_bytes: int | None = None
+    modified_ns: int | None = None
 
 
 def path_to_text(path: str) -> str:
@@ -66,7 +71,7 @@ def is_audio_name(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix[1:].lower() in AUDIO_EXTENSIONS
 
 
-def find_audio(paths: Sequence[Path | str]) -> list[FoundFile]:
+def find_audio(paths: Sequence[Location | str]) -> list[FoundFile]:
     """Find the recordings below directories, and files that are named outright.
 
     A directory is searched through and through: links to directories are followed, each directory once, so
@@ -76,8 +81,9 @@ def find_audio(paths: Sequence[Path | str]) -> list[FoundFile]:
 
     Parameters
     ----------
-    paths : sequence of Path or str
-        Directories and files. A directory is its own archive root; a file's root is its directory.
+    paths : sequence of Path, StorePath or str
+        Directories and files, on disks or in object stores (`s3://bucket/prefix`). A directory is its own
+        archive root; a file's root is its directory.
 
     Returns
     -------
@@ -91,7 +97,12 @@ def find_audio(paths: Sequence[Path | str]) -> list[FoundFile]:
     """
     found: dict[str, FoundFile] = {}
     for given in paths:
-        root = Path(os.path.abspath(given))
+        place = location(given)
+        if isinstance(place, StorePath):
+            for file in _find_in_store(place):
+                found.setdefault(str(file.absolute), file)
+            continue
+        root = Path(os.path.abspath(place))
         if not os.path.lexists(root):
             raise NaturelmError(f"{path_to_text(str(given))}: does not exist; give a directory or a file")
         if not root.is_dir():
@@ -109,6 +120,36 @@ def find_audio(paths: Sequence[Path | str]) -> list[FoundFile]:
         for file in sorted(below, key=lambda file: file.relative_path):
             found.setdefault(str(file.absolute), file)
     return list(found.values())
+
+
+def _find_in_store(place: StorePath) -> list[FoundFile]:
+    try:
+        outright = find(place)
+        files = [outright] if outright else list_files(place, recursive=True)
+        if not files and not place.exists():
+            raise NaturelmError(
+                f"{place}: does not exist; give a bucket, the part of keys before a slash, or a key"
+            )
+    except OSError as error:
+        raise NaturelmError(
+            f"{place}: cannot be listed ({error.strerror}); check the bucket's name and your credentials"
+        ) from None
+    return [
+        FoundFile(
+            place.parent if outright else place,
+            file.relative_path,
+            file.location,
+            file.size_bytes,
+            file.modified_ns,
+        )
+        for file in files
+        if outright or _is_audio_key(file.relative_path)
+    ]
+
+
+def _is_audio_key(relative_path: str) -> bool:
+    *directories, name = relative_path.split("/")
+    return is_audio_name(name) and not any(part.startswith(".") or part == _BIN for part in directories)
 
 
 def _walk(root: Path) -> Iterator[Path]:

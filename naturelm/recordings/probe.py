@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
+from naturelm.errors import NaturelmError
 from naturelm.ids import EDGE_BYTES, recording_id
 from naturelm.recordings.audiomoth import parse_comment
 from naturelm.recordings.discovery import FoundFile, find_audio, path_from_text, path_to_text
@@ -25,6 +27,7 @@ from naturelm.recordings.mpeg import MpegHeader, read_mpeg_header
 from naturelm.recordings.names import NameFacts, parse_name
 from naturelm.recordings.riff import WaveHeader, read_wave_header
 from naturelm.recordings.sound_files import can_seek, open_sound, read_frames
+from naturelm.storage import Location, StoreError, StorePath, is_url
 
 MINIMUM_S = 0.5
 """A recording that holds less sound than this has no windows."""
@@ -36,7 +39,7 @@ _AU_UNKNOWN = 0xFFFFFFFF
 _NOT_SOUND = "is not sound in a format that is read here"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Recording:
     """One file, as its header and its name describe it. Plain values only.
 
@@ -53,12 +56,15 @@ class Recording:
         The recorder's clock at the first sample, without zone.
     start_time : datetime, optional
         The same in UTC, where the offset is known.
-    start_time_source : {"guano", "audiomoth", "name"}, optional
-        Where the start comes from; the first that says one wins, in this order. Its offset may come from a
-        later one that says the same local time.
+    start_time_source : str, optional
+        Where the start comes from: "guano", "audiomoth" or "name"; the first that says one wins, in this order.
+        Its offset may come from a later one that says the same local time. What a stations file adds to it
+        follows: "name+timezone+drift".
     utc_offset_minutes : int, optional
     latitude, longitude : float, optional
-        Degrees north and east: from GUANO, else from the name.
+        Degrees north and east: from GUANO, else from the name; a stations file wins over both.
+    deployment : str, optional
+        From a stations file.
     duration_s : float, optional
         Seconds the header claims; None where it cannot be read.
     sample_rate_hz, channels, frames : int, optional
@@ -75,6 +81,11 @@ class Recording:
         read.
     error : str, optional
         One sentence where the status is not `ok`.
+    content : str, optional
+        Like the id but whatever the path, so that a renamed file is known again; None where the file could not
+        be read.
+    size_bytes, modified_ns : int
+        As the file system says, the time in nanoseconds since 1970.
     """
 
     recording_id: str
@@ -87,6 +98,7 @@ class Recording:
     utc_offset_minutes: int | None = None
     latitude: float | None = None
     longitude: float | None = None
+    deployment: str | None = None
     duration_s: float | None = None
     sample_rate_hz: int | None = None
     channels: int | None = None
@@ -95,10 +107,15 @@ class Recording:
     seekable: bool = True
     status: str = "ok"
     error: str | None = None
+    content: str | None = None
+    size_bytes: int = 0
+    modified_ns: int = 0
 
     @property
     def absolute_path(self) -> str:
         """The file to open."""
+        if is_url(self.root):
+            return f"{self.root}/{self.path}"
         return os.path.join(path_from_text(self.root), path_from_text(self.path))
 
 
@@ -124,15 +141,21 @@ class _BadFileError(Exception):
         self.status = status
 
 
-def scan(paths: Sequence[Path | str], workers: int | None = None) -> list[Recording]:
+def scan(
+    paths: Sequence[Location | str],
+    workers: int | None = None,
+    known: Mapping[tuple[str, str], Recording] | None = None,
+) -> list[Recording]:
     """Find and probe all recordings below `paths`, in parallel.
 
     Parameters
     ----------
-    paths : sequence of Path or str
+    paths : sequence of Path, StorePath or str
         Directories and files, see `find_audio`.
     workers : int, optional
         Threads; by default four per core, because they wait for the disk.
+    known : mapping, optional
+        By root and path, what an earlier scan read: files of the same size and time are not opened again.
 
     Returns
     -------
@@ -143,12 +166,30 @@ def scan(paths: Sequence[Path | str], workers: int | None = None) -> list[Record
     Raises
     ------
     NaturelmError
-        A path does not exist or cannot be listed.
+        A path does not exist or cannot be listed, or an object store fails.
     """
     found = find_audio(paths)
     with ThreadPoolExecutor(workers or min(32, 4 * (os.cpu_count() or 1))) as pool:
-        recordings = pool.map(probe, found)
+        recordings = pool.map(lambda file: _as_known(file, known or {}) or probe(file), found)
         return list({recording.recording_id: recording for recording in recordings}.values())
+
+
+def _as_known(found: FoundFile, known: Mapping[tuple[str, str], Recording]) -> Recording | None:
+    recording = known.get((path_to_text(str(found.root)), found.relative_path))
+    if recording is None or recording.content is None:
+        return None
+    try:
+        same = _size_and_time(found) == (recording.size_bytes, recording.modified_ns)
+    except OSError:
+        return None
+    return recording if same else None
+
+
+def _size_and_time(found: FoundFile) -> tuple[int, int]:
+    if isinstance(found.absolute, StorePath):
+        return found.size_bytes or 0, found.modified_ns or 0
+    status = found.absolute.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def probe(found: FoundFile) -> Recording:
@@ -159,24 +200,39 @@ def probe(found: FoundFile) -> Recording:
         root=path_to_text(str(found.root)),
         station=_station(found, None),
     )
-    size_bytes, head, tail = 0, b"", b""
+    size_bytes, modified_ns, head, tail = 0, 0, b"", b""
+    content = None
     header = None
     status, error = "ok", None
     try:
         with _open_regular(found.absolute) as file:
             size_bytes = file.seek(0, io.SEEK_END)
+            modified_ns = (
+                os.fstat(file.fileno()).st_mtime_ns if found.modified_ns is None else found.modified_ns
+            )
             head, tail = _edges(file, size_bytes)
+            content = recording_id("", size_bytes, head, tail)
             header = _read_header(found.absolute, file, size_bytes)
     except _BadFileError as bad:
         status, error = bad.status, str(bad)
     except soundfile.SoundFileError as bad:
         status, error = _libsndfile_says(bad)
     except OSError as bad:
-        link = " (a broken link)" if found.absolute.is_symlink() and not found.absolute.exists() else ""
+        # One object may well be denied; other failures will meet the next ones too.
+        if isinstance(bad, StoreError) and bad.errno != errno.EACCES:
+            raise NaturelmError(
+                f"{found.absolute}: cannot be read ({bad.strerror}); run again when the store can be reached"
+            ) from None
+        link = (
+            " (a broken link)" if os.path.islink(str(found.absolute)) and not found.absolute.exists() else ""
+        )
         status, error = "corrupt", f"cannot be read: {bad.strerror or bad}{link}"
     recording = replace(
         _described(recording, found, header),
         recording_id=recording_id(found.relative_path, size_bytes, head, tail),
+        content=content,
+        size_bytes=size_bytes,
+        modified_ns=modified_ns,
     )
     if header is not None:
         duration_s = header.frames / header.sample_rate_hz
@@ -193,7 +249,9 @@ def probe(found: FoundFile) -> Recording:
     return replace(recording, status=status, error=error)
 
 
-def _open_regular(path: Path) -> BinaryIO:
+def _open_regular(path: Location) -> BinaryIO:
+    if isinstance(path, StorePath):
+        return path.open()
     # Opening a named pipe would wait for a writer for ever.
     if not stat.S_ISREG(path.stat().st_mode):
         if path.is_dir():
@@ -209,7 +267,7 @@ def _edges(file: BinaryIO, size_bytes: int) -> tuple[bytes, bytes]:
     return head, file.read(EDGE_BYTES)
 
 
-def _read_header(path: Path, file: BinaryIO, size_bytes: int) -> _Header:
+def _read_header(path: Location, file: BinaryIO, size_bytes: int) -> _Header:
     if size_bytes == 0:
         raise _BadFileError("corrupt", "the file is empty")
     file.seek(0)
@@ -220,9 +278,10 @@ def _read_header(path: Path, file: BinaryIO, size_bytes: int) -> _Header:
             return _wave_header(wave, size_bytes)
     elif magic[:3] == b"ID3" or magic[0] == 0xFF or path.suffix.lower() in (".mp3", ".mp2"):
         mpeg = read_mpeg_header(file)
-        if mpeg is None:
+        if mpeg is not None:
+            return _mpeg_header(mpeg)
+        if magic[:3] != b"ID3":  # which FLAC files may have in front too
             raise _BadFileError("unsupported", _NOT_SOUND)
-        return _mpeg_header(mpeg)
     elif magic[:4] == b"fLaC":
         flac = read_flac_header(file)
         if flac is not None:
@@ -230,7 +289,7 @@ def _read_header(path: Path, file: BinaryIO, size_bytes: int) -> _Header:
     return _libsndfile_header(path, file)
 
 
-def _flac_header(path: Path, flac: FlacHeader) -> _Header:
+def _flac_header(path: Location, flac: FlacHeader) -> _Header:
     return _Header(
         format=f"FLAC/PCM_{flac.bits_per_sample}",
         sample_rate_hz=flac.sample_rate_hz,
@@ -240,7 +299,7 @@ def _flac_header(path: Path, flac: FlacHeader) -> _Header:
     )
 
 
-def _count_frames(path: Path) -> int:
+def _count_frames(path: Location) -> int:
     """Decode a FLAC file whose header does not know its length and whose end is damaged."""
     with open_sound(path) as sound:
         buffer = np.empty((1 << 16, sound.channels), np.float32)
@@ -272,7 +331,7 @@ def _mpeg_header(mpeg: MpegHeader) -> _Header:
     )
 
 
-def _libsndfile_header(path: Path, file: BinaryIO) -> _Header:
+def _libsndfile_header(path: Location, file: BinaryIO) -> _Header:
     with open_sound(path) as sound:
         claimed = _claimed_frames(sound, file)
         return _Header(

@@ -8,6 +8,7 @@ small metadata chunks are read.
 from __future__ import annotations
 
 import io
+import re
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -50,6 +51,10 @@ _AFTER_SOUND = (
     b"JUNK",
     b"_PMX",
 )
+
+_CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ ]{4}")
+# What stands behind the claimed sound and is less than this may be anything.
+_LEAST_LOST_BYTES = 1 << 14
 
 # W64 chunk ids are GUIDs that begin with a RIFF id; all but the first share this tail.
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
@@ -188,12 +193,27 @@ class _Walk:
         elif self.container == "WAV" and size + _WRAP <= rest:
             # More than 4 GiB were written under a 32-bit size that started again from 0.
             self.mend, size = True, size + (rest - size) // _WRAP * _WRAP
+        elif rest < size <= rest + body:
+            # The writer counted its header too.
+            size = rest
+        elif (
+            self.container == "WAV" and size + _LEAST_LOST_BYTES <= rest and not self.is_over_at(body + size)
+        ):
+            # Brought up to date now and then, and not after the recorder lost power.
+            self.mend, size = True, rest
         self.data_offset, self.data_bytes = body, size
         return size
 
     def is_chunk_at(self, position: int) -> bool:
         self.file.seek(position)
         return self.file.read(4) in _AFTER_SOUND
+
+    def is_over_at(self, position: int) -> bool:
+        """Whether what stands behind the claimed sound is something else: a chunk, or zeros up to a cluster's end."""
+        self.file.seek(position)
+        behind = self.file.read(4096)
+        # A pad byte follows sound of odd size; many writers forget it.
+        return not any(behind) or any(_CHUNK_NAME.match(behind, start) for start in (0, 1))
 
     def metadata(self, name: bytes, body: int, size: int) -> None:
         if name not in (b"fmt ", b"fact", b"guan", b"LIST"):

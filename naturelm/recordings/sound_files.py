@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from contextlib import suppress
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +15,18 @@ import soundfile
 from naturelm.recordings.flac import read_flac_header
 from naturelm.recordings.mpeg import mended_mpeg, read_mpeg_header
 from naturelm.recordings.riff import mended_wave, read_wave_header
+from naturelm.storage import StoreError, StorePath, is_url, location
 
 _MPEG_EXTENSIONS = (".mp3", ".mp2")
+# A larger file is read where it lies.
+_LARGEST_SCRATCH_BYTES = 512 << 20
 
 
-def open_sound(path: str | os.PathLike[str]) -> soundfile.SoundFile:
+def open_sound(path: str | os.PathLike[str] | StorePath) -> soundfile.SoundFile:
     """Open a sound file for reading, with the headers mended that would lose sound.
+
+    A file in an object store is read by ranges; MP3 and Ogg, of which every byte is needed and some are read twice,
+    are copied to the temporary directory, from where they go when they are closed or the process ends.
 
     Mended are WAV, RF64 and W64 files whose size was never written or wrapped around at 4 GiB, BW64 files
     (RF64 by another name, which libsndfile does not know), and MP3 files without a length tag.
@@ -30,43 +38,83 @@ def open_sound(path: str | os.PathLike[str]) -> soundfile.SoundFile:
     OSError
         The file cannot be read.
     """
-    file = open(path, "rb")  # noqa: SIM115 - closed below, or by SoundFileOwner
+    remote = is_url(path)
+    file = opened = open_bytes(path)
     magic = file.read(4)
+    is_mpeg = magic[:3] == b"ID3" or magic[:1] == b"\xff" or str(path).lower().endswith(_MPEG_EXTENSIONS)
+    if remote and (is_mpeg or magic == b"OggS"):
+        file = _on_scratch(file)
     if magic in (b"RIFF", b"RF64", b"BW64", b"riff"):
         wave = read_wave_header(file)
         if wave is not None and wave.data_offset is not None and (wave.mend or magic == b"BW64"):
-            return _OwningSoundFile(mended_wave(file, wave))
-    elif magic[:3] == b"ID3" or magic[:1] == b"\xff" or os.fspath(path).lower().endswith(_MPEG_EXTENSIONS):
+            return _OwningSoundFile(mended_wave(file, wave), opened)
+    elif is_mpeg:
         mpeg = read_mpeg_header(file)
         if mpeg is not None and not mpeg.has_tag:
-            return _OwningSoundFile(mended_mpeg(file, mpeg))
+            return _OwningSoundFile(mended_mpeg(file, mpeg), opened)
+    if remote:
+        file.seek(0)
+        return _OwningSoundFile(file, opened)
     file.close()
-    return soundfile.SoundFile(os.fsencode(path))
+    return soundfile.SoundFile(os.fsencode(str(path)))
 
 
-def can_seek(path: str | os.PathLike[str], sound: soundfile.SoundFile) -> bool:
+def open_bytes(path: str | os.PathLike[str] | StorePath) -> BinaryIO:
+    """Open a file on a disk, or by its URL in an object store.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    return location(path).open("rb")
+
+
+def _on_scratch(file: BinaryIO) -> BinaryIO:
+    """A copy in a nameless temporary file, or the file itself where there is no room for one."""
+    size_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if size_bytes > min(_LARGEST_SCRATCH_BYTES, shutil.disk_usage(tempfile.gettempdir()).free // 2):
+        return file
+    with file:
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the sound file that reads it
+        shutil.copyfileobj(file, copy, 8 << 20)
+    copy.seek(0)
+    return copy
+
+
+def can_seek(path: str | os.PathLike[str] | StorePath, sound: soundfile.SoundFile) -> bool:
     """Say whether a span in the middle is found quickly and exactly.
 
     Not so for MP3 (the place is a guess), Ogg (a search through pages), and FLAC whose end is missing (see
     `FlacHeader.intact`).
     """
     if sound.format == "FLAC":
-        with open(path, "rb") as file:
+        with open_bytes(path) as file:
             flac = read_flac_header(file)
-        return flac is None or flac.intact
+        return flac is not None and flac.intact
     return sound.format not in ("MP3", "OGG")
 
 
 class _OwningSoundFile(soundfile.SoundFile):
-    """A SoundFile that closes the file object it reads from."""
+    """A SoundFile that closes the file object it reads from, and knows why that failed."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, source: BinaryIO) -> None:
         self._owned = file
+        self._source = source
         try:
             super().__init__(file)
         except Exception:
             file.close()
+            if self.failure is not None:
+                raise self.failure from None
             raise
+
+    @property
+    def failure(self) -> StoreError | None:
+        """Why the store did not give what was read; libsndfile saw the end of the file there."""
+        raw = getattr(self._source, "raw", None)
+        return getattr(raw, "failure", None)
 
     def close(self) -> None:
         super().close()
@@ -85,9 +133,22 @@ def read_frames(sound: soundfile.SoundFile, buffer: npt.NDArray[np.float32]) -> 
     ----------
     buffer : float32 [frames, channels], C-contiguous
         Full scale is 1.
+
+    Raises
+    ------
+    StoreError
+        The object store fails.
     """
     pointer = soundfile._ffi.cast("float *", soundfile._ffi.from_buffer(buffer))
-    return int(soundfile._snd.sf_readf_float(sound._file, pointer, len(buffer)))
+    frames = int(soundfile._snd.sf_readf_float(sound._file, pointer, len(buffer)))
+    raise_failure(sound)
+    return frames
+
+
+def raise_failure(sound: soundfile.SoundFile) -> None:
+    """Raise the StoreError that made libsndfile see the end of a file where there was none, if there was one."""
+    if isinstance(sound, _OwningSoundFile) and sound.failure is not None:
+        raise sound.failure
 
 
 def read_error(sound: soundfile.SoundFile) -> str | None:

@@ -7,17 +7,22 @@ access to the disk at all, but to a file system of its own that knows the tables
 from __future__ import annotations
 
 import os
+import re
 import threading
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
 
 from naturelm.pipeline.commit import STAGING
 from naturelm.schemas import ANSWERS, TABLES
+from naturelm.storage import Location, StoredFile, StorePath, find, list_files
 
 PREFIX = "results://"
+
+# Names with a leading underscore are being written.
+_PUBLISHED = re.compile(r"station=[^/]*/date=[^/]*/[^_/][^/]*\.parquet")
+_STAGED = re.compile(r"[^_/][^/]*\.parquet")
 
 
 class _SharedFile:
@@ -27,13 +32,14 @@ class _SharedFile:
     `seek` comes between another's two calls.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
+    def __init__(self, path: Location) -> None:
+        self._file = path.open("rb") if isinstance(path, StorePath) else path.open("rb", buffering=0)
+        self._size = self._file.seek(0, os.SEEK_END)
         self._lock = threading.Lock()
         self._position = threading.local()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: os.fstat(self._file.fileno()).st_size}
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self._size}
         self._position.bytes = start[whence] + offset
         return self.tell()
 
@@ -56,27 +62,25 @@ class ResultFiles(AbstractFileSystem):
 
     Parameters
     ----------
-    directory : Path
+    directory : Path or StorePath
         A results directory; absolute.
     """
 
     protocol = "results"
     cachable = False
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Location) -> None:
         super().__init__()
         # Staged before published: a day that is published in between is found twice, which can be mended, and
         # not missed.
         self.segments = _committed_segments(directory)
         self._lists: dict[str, list[str]] = {}
-        self._paths: dict[str, Path] = {}
+        self._paths: dict[str, Location] = {}
         for table in TABLES:
-            root = directory / table
-            # Names with a leading underscore are being written.
-            found = sorted(root.glob("station=*/date=*/[!_]*.parquet"))
-            self._add(f"published/{table}", {str(path.relative_to(root)): path for path in found})
+            found = _named(directory / table, _PUBLISHED, recursive=True)
+            self._add(f"published/{table}", {file.relative_path: file.location for file in found})
 
-    def stage(self, directory: Path, segments: list[str]) -> None:
+    def stage(self, directory: Location, segments: list[str]) -> None:
         """Serve the staged files of these segments."""
         for table in TABLES:
             names = [f"{segment}.parquet" for segment in segments]
@@ -86,12 +90,12 @@ class ResultFiles(AbstractFileSystem):
         """Whether there are files in `published/<table>` or `staged/<table>`."""
         return bool(self._lists.get(folder))
 
-    def _add(self, folder: str, paths: dict[str, Path]) -> None:
+    def _add(self, folder: str, paths: dict[str, Location]) -> None:
         served = {f"{folder}/{name}": path for name, path in paths.items()}
         self._lists[folder] = [PREFIX + name for name in served]
         self._paths.update(served)
 
-    def _path(self, name: str) -> Path:
+    def _path(self, name: str) -> Location:
         try:
             return self._paths[name.removeprefix(PREFIX)]
         except KeyError:
@@ -113,13 +117,28 @@ class ResultFiles(AbstractFileSystem):
         return path.removeprefix(PREFIX) in self._paths
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
-        return {"name": path, "size": self._path(path).stat().st_size, "type": "file"}
+        return {"name": path, "size": self._facts(path)[0], "type": "file"}
 
     def modified(self, path: str) -> datetime:
-        return datetime.fromtimestamp(os.stat(self._path(path)).st_mtime, UTC)
+        return datetime.fromtimestamp(self._facts(path)[1], UTC)
+
+    def _facts(self, name: str) -> tuple[int, float]:
+        """Size in bytes and time in seconds since 1970, as they are now."""
+        path = self._path(name)
+        if not isinstance(path, StorePath):
+            status = path.stat()
+            return status.st_size, status.st_mtime
+        found = find(path)
+        if found is None:
+            raise FileNotFoundError(f"{path} is gone")
+        return found.size_bytes, found.modified_ns / 1e9
 
 
-def _committed_segments(directory: Path) -> list[str]:
+def _committed_segments(directory: Location) -> list[str]:
     """Ids of the segments whose answers are staged, which is their commit."""
-    files = (directory / STAGING / ANSWERS).glob("[!_]*.parquet")
-    return sorted(path.stem for path in files)
+    files = _named(directory / STAGING / ANSWERS, _STAGED)
+    return [file.relative_path.removesuffix(".parquet") for file in files]
+
+
+def _named(directory: Location, pattern: re.Pattern[str], recursive: bool = False) -> list[StoredFile]:
+    return [file for file in list_files(directory, recursive) if pattern.fullmatch(file.relative_path)]

@@ -16,6 +16,7 @@ from naturelm.errors import NaturelmError
 from naturelm.pipeline.commit import ANALYSIS
 from naturelm.pipeline.rows import reduce_recordings
 from naturelm.schemas import PARTITION, RECORDINGS, TABLES
+from naturelm.storage import Location, StoreError, location
 from naturelm.tables.errors import told, told_batches
 from naturelm.tables.events import create_events
 from naturelm.tables.files import PREFIX, ResultFiles
@@ -28,13 +29,14 @@ MEMORY_LIMIT = "1GB"
 _MAX_THREADS = 8  # Each thread needs its share of the memory limit.
 
 
-def open_tables(directory: str | Path, *, locked: bool = False) -> duckdb.DuckDBPyConnection:
+def open_tables(directory: str | Location, *, locked: bool = False) -> duckdb.DuckDBPyConnection:
     """Open the results of `naturelm process` as a DuckDB connection.
 
     Parameters
     ----------
-    directory : str or Path
-        What `--out` named. A run may still be writing there: what is committed when it is opened is seen.
+    directory : str, Path or StorePath
+        What `--out` named, a path or a URL. A run may still be writing there: what is committed when it is
+        opened is seen.
     locked : bool
         Refuse SQL any access to files, to the network and to the connection's settings.
 
@@ -50,8 +52,16 @@ def open_tables(directory: str | Path, *, locked: bool = False) -> duckdb.DuckDB
     NaturelmError
         The directory holds no results, or a file in it is damaged.
     """
-    directory = Path(directory).absolute()
-    if not (directory / ANALYSIS).is_file():
+    directory = location(directory)
+    if isinstance(directory, Path):
+        directory = directory.absolute()
+    try:
+        holds_results = (directory / ANALYSIS).is_file()
+    except StoreError as error:
+        raise NaturelmError(
+            f"{directory}: cannot be read ({error.strerror}); check the URL and your credentials"
+        ) from None
+    if not holds_results:
         raise NaturelmError(
             f"{directory}: holds no results (no {ANALYSIS}); give the --out directory of naturelm process"
         )
@@ -99,7 +109,7 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str, batch_rows: int) -> 
     return told_batches(reader, "the SQL")
 
 
-def read_analysis(directory: str | Path) -> dict[str, Any]:
+def read_analysis(directory: str | Location) -> dict[str, Any]:
     """Read what determined the rows: the content of `analysis.yaml`.
 
     Raises
@@ -107,7 +117,7 @@ def read_analysis(directory: str | Path) -> dict[str, Any]:
     NaturelmError
         The directory holds no results, or the file is damaged.
     """
-    path = Path(directory) / ANALYSIS
+    path = location(directory) / ANALYSIS
     try:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError:
@@ -121,7 +131,7 @@ def read_analysis(directory: str | Path) -> dict[str, Any]:
     return stored
 
 
-def _open_files(directory: Path) -> duckdb.DuckDBPyConnection:
+def _open_files(directory: Location) -> duckdb.DuckDBPyConnection:
     """A connection with the views of the tables."""
     for _ in range(3):
         connection = duckdb.connect(
@@ -135,6 +145,8 @@ def _open_files(directory: Path) -> duckdb.DuckDBPyConnection:
             }
         )
         connection.execute("SET TimeZone = 'UTC'")
+        # It would come between the rows on standard output.
+        connection.execute("SET enable_progress_bar = false")
         files = ResultFiles(directory)
         connection.register_filesystem(files)
         try:
@@ -155,7 +167,7 @@ def columns(table: str) -> list[str]:
     return [*names[:after], *PARTITION.names, *names[after:]]
 
 
-def _create_tables(connection: duckdb.DuckDBPyConnection, directory: Path, files: ResultFiles) -> None:
+def _create_tables(connection: duckdb.DuckDBPyConnection, directory: Location, files: ResultFiles) -> None:
     pending = _pending_segments(connection, files)
     files.stage(directory, pending)
     # Not in the schema `main`: these are for the views alone.

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from naturelm.errors import NaturelmError
+from naturelm.storage import Location, list_files, location
 
 if TYPE_CHECKING:
     import duckdb
@@ -114,14 +115,18 @@ def append_review(directory: Path, review: Review) -> Path:
     return path
 
 
-def read_reviews(directory: str | Path) -> pa.Table:
+def read_reviews(directory: str | Location) -> pa.Table:
     """All decisions of a results directory, oldest first; empty where there are none."""
-    files = sorted((Path(directory) / REVIEWS).glob("*.parquet"))
-    tables = [pq.read_table(file, schema=SCHEMA) for file in files]
+    files = list_files(location(directory) / REVIEWS)
+    tables = [
+        pq.read_table(pa.BufferReader(file.location.read_bytes()), schema=SCHEMA)
+        for file in files
+        if file.location.suffix == ".parquet"
+    ]
     return pa.concat_tables([SCHEMA.empty_table(), *tables]).sort_by("reviewed_time")
 
 
-def create_reviews(connection: duckdb.DuckDBPyConnection, directory: str | Path) -> None:
+def create_reviews(connection: duckdb.DuckDBPyConnection, directory: str | Location) -> None:
     """Add the views `reviews`, `decisions` and `reviewed_labels` to a connection with `labels`.
 
     `reviews` has one row per decision; `decisions` the newest one of each detection; `reviewed_labels`, per label,

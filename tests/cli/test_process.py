@@ -50,6 +50,10 @@ def refused(result) -> str:
         (["--channel", "-1"], "channel is -1"),
         (["--merging-alpha", "3"], "merging_alpha is 3"),
         (["--config", "none.yaml"], "none.yaml: cannot read"),
+        (["--max-workers", "0"], "max_workers is 0"),
+        (["--gpus-per-worker", "2"], "gpus_per_worker is 2"),
+        (["--until", "soon"], "--until 'soon': is no time"),
+        (["--until", "2020-05-21T07:00"], "is over; give a time to come"),
     ],
 )
 def test_mistake_is_one_sentence_and_exit_code_2(archive, tmp_path, arguments, told):

@@ -28,7 +28,11 @@ CONFIG = load(None, SETTINGS)
 
 
 def run(paths: Sequence[Path], out: Path, config: ArchiveConfig = CONFIG) -> Counts:
-    return process_archive(paths, out, config, Progress(Console(file=io.StringIO())))
+    return process_archive(paths, out, config, quiet())
+
+
+def quiet() -> Progress:
+    return Progress(Console(file=io.StringIO()))
 
 
 def table(out: Path, name: str) -> pa.Table:
@@ -38,7 +42,7 @@ def table(out: Path, name: str) -> pa.Table:
 
 
 def published(out: Path) -> dict[str, bytes]:
-    files = [path for path in out.rglob("*.parquet") if "_staging" not in path.parts]
+    files = [path for path in out.rglob("*.parquet") if not path.relative_to(out).parts[0].startswith("_")]
     return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
 

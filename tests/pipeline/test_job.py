@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -77,8 +78,8 @@ def test_interrupted_run_goes_on_where_it_stopped(night, undisturbed, tmp_path, 
     answered: list[str] = []
     limit = 0
 
-    def stopping(reads: Sequence[Read], config: ArchiveConfig) -> Iterator[AnsweredSegment]:
-        for number, result in enumerate(original(reads, config)):
+    def stopping(reads: Sequence[Read], config: ArchiveConfig, *rest: Any) -> Iterator[AnsweredSegment]:
+        for number, result in enumerate(original(reads, config, *rest)):
             if number == limit:
                 raise KeyboardInterrupt
             answered.append(result.segment.id)

@@ -18,10 +18,10 @@ from PIL import Image
 from naturelm.cli.clips import clips
 from naturelm.errors import NaturelmError
 from naturelm.ids import file_recording_id
+from naturelm.sun import sun_times
 from naturelm.tables.clips import write_clips
 from naturelm.tables.originals import archive_roots, locate_originals, read_excerpts
 from naturelm.tables.spectrogram import spectrogram
-from naturelm.tables.sun import sun_times
 from naturelm.text import file_name, guard, one_line
 from tests.tables.listening_night import HOSTILE_LABELS, Night, make_listening_night
 from tests.tables.make_tables import detection, recording, write_results

@@ -198,7 +198,9 @@ def test_a_crash_in_the_middle_of_publishing_shows_no_row_twice(night):
 @pytest.mark.parametrize("station", ["Øst / 2", ""])
 def test_what_the_job_commits_reads_the_same_before_and_after_publishing(tmp_path, station):
     row = recording("a/1.wav", EVENING, station=station, duration_s=20.0, windows=1, decoded_s=10.0)
-    output = Output(tmp_path / "night", {"model": "pocket"}, {}, segment_windows=1)
+    output = Output(
+        tmp_path / "night", {"model": "pocket", "windows": {"hop_s": 10.0}}, {}, segment_windows=1
+    )
     segments = [segment_id(row["recording_id"], window) for window in (0, 1)]
     for window, segment in enumerate(segments):
         said = detection(row, 10.0 * window, f"Robin {window}")

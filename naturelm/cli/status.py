@@ -1,0 +1,75 @@
+"""`naturelm status`: what a run is doing, from another terminal or after a crash."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import click
+
+from naturelm.cli.locations import LOCATION
+from naturelm.storage import Location
+from naturelm.text import printable
+
+_FAILURES_SHOWN = 20
+_FINE = ("ok", "too_short")
+
+
+@click.command()
+@click.argument("directory", type=LOCATION)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(directory: Location, as_json: bool) -> None:
+    """Say what the newest run into DIRECTORY is doing, and what is done: during a run or after it.
+
+    DIRECTORY is the --out of naturelm process. A run that ended without a word is told as such.
+    """
+    from naturelm.pipeline.figures import hours
+    from naturelm.pipeline.status import newest_run
+    from naturelm.tables.query import open_tables
+
+    run = newest_run(directory)
+    connection = open_tables(directory)
+    counts = connection.sql(
+        "SELECT status, count(*), coalesce(sum(decoded_s), 0) FROM recordings GROUP BY status ORDER BY status"
+    ).fetchall()
+    failures = connection.sql(
+        f"SELECT path, status, error FROM recordings WHERE status NOT IN {_FINE} ORDER BY path"
+        + ("" if as_json else f" LIMIT {_FAILURES_SHOWN}")
+    ).fetchall()
+    if as_json:
+        told = {
+            "state": run.state,
+            "last_sign": run.last_sign.isoformat(),
+            "recordings": {name: {"recordings": n, "hours": seconds / 3600} for name, n, seconds in counts},
+            "failures": [dict(zip(("path", "status", "error"), row, strict=True)) for row in failures],
+            "run": run.record,
+        }
+        click.echo(json.dumps(told, ensure_ascii=True))
+        return
+    click.echo(f"{printable(str(directory))}: {printable(_sentence(run))}")
+    if run.figures is not None and run.state in ("running", "silent", "died"):
+        click.echo(printable(str(run.figures if run.state == "running" else run.figures.without_outlook())))
+    if counts:
+        done = ", ".join(f"{n:,} {name}" for name, n, _ in counts)
+        click.echo(f"recordings: {done}; {hours(sum(seconds for *_, seconds in counts))} of sound")
+    for path, name, error in failures:
+        click.echo(f"  {printable(path)}: {name} ({printable(error or '')})")
+    failed = sum(n for name, n, _ in counts if name not in _FINE)
+    if failed > len(failures):
+        click.echo(f"  … and {failed - len(failures):,} more")
+
+
+def _sentence(run: Any) -> str:
+    began, last = (f"{moment.astimezone():%Y-%m-%d %H:%M}" for moment in (run.started, run.last_sign))
+    where = f"on {run.host} (process {run.pid})"
+    go_on = "run the same command again to go on"
+    age_s = (dt.datetime.now(dt.UTC) - run.last_sign).total_seconds()
+    return {
+        "running": f"running {where} since {began}; last sign of life {age_s:.0f} s ago",
+        "complete": f"complete; ran {where} from {began} to {last}",
+        "interrupted": f"interrupted; ran {where} from {began} to {last}; {go_on}",
+        "died": f"died; ran {where} from {began}, last sign of life {last}; {go_on}",
+        "silent": f"silent; started {where} at {began}, last sign of life {last}; "
+        f"see whether it still runs there, otherwise {go_on}",
+    }[run.state]

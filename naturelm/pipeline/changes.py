@@ -1,0 +1,147 @@
+"""What has changed in the archive since its rows were published: renamed, replaced, vanished, otherwise described.
+
+Finding out is pure (`find_changes`); `apply` changes the output directory. Rows that stay true are carried over and
+never asked for again. Every step may be repeated after a crash at any moment.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from naturelm.pipeline.commit import Output
+from naturelm.pipeline.manifest import Scope, Seen
+from naturelm.pipeline.plan import Day
+from naturelm.pipeline.published import PublishedRecording
+from naturelm.recordings import Recording
+
+
+@dataclass(slots=True)
+class Changes:
+    """What to do with published rows.
+
+    Attributes
+    ----------
+    moves : list of (PublishedRecording, Recording)
+        Rows that stay true, of a recording that has another path, station or time now.
+    stale : list of PublishedRecording
+        Rows of files that were replaced, and second copies that a crash left behind.
+    vanished : list of PublishedRecording
+        Rows of files that are no longer there.
+    kept_out : set of str
+        Ids of scanned recordings that cannot be read now and were read before: their rows stay as they are.
+    """
+
+    moves: list[tuple[PublishedRecording, Recording]] = field(default_factory=list)
+    stale: list[PublishedRecording] = field(default_factory=list)
+    vanished: list[PublishedRecording] = field(default_factory=list)
+    kept_out: set[str] = field(default_factory=set)
+
+    def told(self, prune: bool) -> list[str]:
+        """One sentence for each kind of change."""
+        renamed = sum(old.recording_id != new.recording_id for old, new in self.moves)
+        said = [
+            (renamed, "renamed: their rows are kept under the new names"),
+            (len(self.moves) - renamed, "at another place or time than before: their rows say so"),
+            (len(self.stale), "replaced by other files: their rows are dropped"),
+            (
+                len(self.vanished),
+                "no longer there: their rows are " + ("dropped" if prune else "kept; --prune drops them"),
+            ),
+            (len(self.kept_out), "cannot be read now and could before: their rows stay as they are"),
+        ]
+        return [f"{number} recordings {what}" for number, what in said if number]
+
+
+def find_changes(
+    published: Sequence[PublishedRecording],
+    recordings: Sequence[Recording],
+    seen: Mapping[str, Seen],
+    scope: Scope,
+) -> Changes:
+    """Compare published rows with a scan.
+
+    Parameters
+    ----------
+    published : sequence of PublishedRecording
+        All that the output directory holds.
+    recordings : sequence of Recording
+        The scan.
+    seen : mapping of str to Seen
+        Where published recordings that the scan did not find were when last seen.
+    scope : Scope
+        Where the scan looked; what lies elsewhere is left alone.
+    """
+    changes = Changes()
+    by_id = {recording.recording_id: recording for recording in recordings}
+    current = {
+        old.recording_id
+        for old in published
+        if old.recording_id in by_id and old.describes(by_id[old.recording_id])
+    }
+    moved: set[str] = set()
+    gone: list[PublishedRecording] = []
+    for old in published:
+        recording = by_id.get(old.recording_id)
+        if recording is None:
+            gone.append(old)
+        elif not old.describes(recording):
+            if old.recording_id in current or old.recording_id in moved:
+                changes.stale.append(old)
+            else:
+                moved.add(old.recording_id)
+                changes.moves.append((old, recording))
+    _sort_out(gone, recordings, current | moved, seen, scope, changes)
+    return changes
+
+
+def _sort_out(
+    gone: Iterable[PublishedRecording],
+    recordings: Sequence[Recording],
+    published: set[str],
+    seen: Mapping[str, Seen],
+    scope: Scope,
+    changes: Changes,
+) -> None:
+    """Say of published recordings that the scan did not find whether they were renamed, replaced or vanished."""
+    by_place = {(recording.root, recording.path): recording for recording in recordings}
+    by_content: dict[str, list[Recording]] = defaultdict(list)
+    for recording in recordings:
+        if recording.content is not None:
+            by_content[recording.content].append(recording)
+    for old in gone:
+        last = seen.get(old.recording_id)
+        if last is None or not scope.holds(last.root, last.path):
+            continue
+        there = by_place.get((last.root, last.path))
+        if there is not None and there.content is None and last.content is not None:
+            changes.kept_out.add(there.recording_id)
+        elif there is None and not last.is_gone():
+            continue
+        else:
+            same = by_content.get(last.content or "", [])
+            target = next((r for r in same if r.recording_id not in published), None)
+            if target is not None:
+                published.add(target.recording_id)
+                changes.moves.append((old, target))
+            elif there is not None or same:
+                changes.stale.append(old)
+            else:
+                changes.vanished.append(old)
+
+
+def apply(changes: Changes, output: Output, prune: bool) -> None:
+    """Bring published rows in line with the archive; rows of vanished files go only where `prune` says so."""
+    leaving: dict[Day, set[str]] = defaultdict(set)
+    by_source: dict[Day, dict[str, Recording]] = defaultdict(dict)
+    for old, new in changes.moves:
+        by_source[old.day][old.recording_id] = new
+        if old.day != Day.of(new):
+            leaving[old.day].add(old.recording_id)
+    for old in [*changes.stale, *(changes.vanished if prune else [])]:
+        leaving[old.day].add(old.recording_id)
+    for source, moves in sorted(by_source.items()):
+        output.carry_over(source, moves)
+    for day, recording_ids in sorted(leaving.items()):
+        output.drop(day, recording_ids)

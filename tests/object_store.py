@@ -1,0 +1,118 @@
+"""A real S3 server on this machine, and one in front of it that can fail."""
+
+from __future__ import annotations
+
+import http.server
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_LINE = re.compile(r'"(?:\x1b\[[0-9;]*m)*([A-Z]+) (\S+) HTTP')
+
+
+class ObjectStore:
+    """moto's server in a process of its own."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._log = tempfile.NamedTemporaryFile(suffix=".log")  # noqa: SIM115 - as long as the server
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
+            stdout=self._log,
+            stderr=self._log,
+        )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(self.endpoint, timeout=5).close()
+                return
+            except urllib.error.HTTPError:
+                return
+            except OSError:
+                if time.monotonic() > deadline or self._server.poll() is not None:
+                    raise
+                time.sleep(0.1)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "eu-central-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def requests(self) -> list[str]:
+        """Method and path of every request so far."""
+        return [" ".join(found) for found in _LINE.findall(Path(self._log.name).read_text(errors="replace"))]
+
+    def stop(self) -> None:
+        self._server.kill()
+        self._server.wait()
+        self._log.close()
+
+
+@contextmanager
+def failing(store: ObjectStore, status: int, after: int = 0) -> Iterator[str]:
+    """The endpoint of a server that hands `after` GETs with a range on to `store`, and then says `status`."""
+    left = [after]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            if self.command == "GET" and self.headers["Range"]:
+                left[0] -= 1
+            if left[0] < 0 or after == 0:
+                self._say(status, {}, b"")
+                return
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            asked = urllib.request.Request(store.endpoint + self.path, None, headers, method=self.command)
+            with urllib.request.urlopen(asked) as answer:
+                self._say(answer.status, dict(answer.headers), answer.read())
+
+        do_HEAD = do_GET
+
+        def _say(self, code: int, headers: dict[str, str], body: bytes) -> None:
+            self.send_response(code)
+            for name, value in headers.items():
+                if name.lower() not in (
+                    "content-length",
+                    "connection",
+                    "server",
+                    "date",
+                    "transfer-encoding",
+                ):
+                    self.send_header(name, value)
+            length = headers.get("Content-Length", len(body)) if self.command == "HEAD" else len(body)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()

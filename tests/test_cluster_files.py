@@ -1,0 +1,181 @@
+"""The files in configs/cluster hold what those who read them ask for, and name what this project has."""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from naturelm.cli import main
+from tests.broken_files import noise, write
+from tests.pipeline.runs import SETTINGS, table
+
+ROOT = Path(__file__).parents[1]
+CLUSTER = ROOT / "configs/cluster"
+KUBERAY = json.loads((ROOT / "tests/data/kuberay-fields.json").read_text())
+BIN = Path(sys.executable).parent
+
+
+def manifest(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CLUSTER / name).read_text(encoding="utf-8"))
+
+
+def cluster_of(document: dict[str, Any]) -> dict[str, Any]:
+    return document["spec"].get("rayClusterSpec", document["spec"])
+
+
+def groups(document: dict[str, Any]) -> list[dict[str, Any]]:
+    cluster = cluster_of(document)
+    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+
+
+def check(document: dict[str, Any]) -> None:
+    jsonschema.validate(document, KUBERAY, jsonschema.Draft202012Validator)
+    for group in groups(document):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]}
+        kubernetes_validate.validate(pod, "1.30", strict=True)
+
+
+@pytest.mark.parametrize("name", ["rayjob.yaml", "raycluster.yaml"])
+def test_manifest_has_the_fields_that_kuberay_and_kubernetes_publish(name: str) -> None:
+    check(manifest(name))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("spec", "backofLimit"),
+        ("spec", "rayClusterSpec", "workerGroupSpecs", 0, "maxReplica"),
+        ("spec", "rayClusterSpec", "headGroupSpec", "template", "spec", "serviceAcountName"),
+        ("spec", "rayClusterSpec", "headGroupSpec", "template", "spec", "containers", 0, "command_"),
+    ],
+)
+def test_misspelt_field_is_found(path: tuple[str | int, ...]) -> None:
+    document = copy.deepcopy(manifest("rayjob.yaml"))
+    place: Any = document
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = 3
+    with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
+        check(document)
+
+
+@pytest.mark.parametrize("name", ["rayjob.yaml", "raycluster.yaml"])
+def test_pods_agree_with_themselves_and_with_the_image(name: str) -> None:
+    document = manifest(name)
+    assert cluster_of(document)["rayVersion"] == importlib.metadata.version("ray")
+    dockerfile = (CLUSTER / "Dockerfile").read_text()
+    assert f"WORKDIR {groups(document)[0]['template']['spec']['containers'][0]['workingDir']}\n" in dockerfile
+    user = int(re.search(r"^USER (\d+)$", dockerfile, re.MULTILINE)[1])
+    for group in groups(document):
+        pod = group["template"]["spec"]
+        volumes = {volume["name"] for volume in pod.get("volumes", [])}
+        mounted = {mount["name"] for c in pod["containers"] for mount in c.get("volumeMounts", [])}
+        assert volumes == mounted
+        assert pod["securityContext"]["runAsUser"] == user
+        if "minReplicas" in group:
+            assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    (gpu,) = cluster_of(document)["workerGroupSpecs"]
+    resources = gpu["template"]["spec"]["containers"][0]["resources"]
+    assert resources["requests"]["nvidia.com/gpu"] == resources["limits"]["nvidia.com/gpu"]
+
+
+def test_entry_point_is_a_command_that_this_version_takes() -> None:
+    python, script, *arguments = shlex.split(manifest("rayjob.yaml")["spec"]["entrypoint"])
+    assert (python, (ROOT / script).is_file()) == ("python", True)
+    result = CliRunner().invoke(main, ["process", *arguments, "--help"])
+    assert result.exit_code == 0, result.output
+
+
+def test_launcher_file_is_what_ray_reads() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = manifest("aws.yaml")
+    prepared = prepare_config(copy.deepcopy(config))
+    validate_config(prepared)
+    kinds = prepared["available_node_types"]
+    assert prepared["head_node_type"] in kinds
+    assert sum(kind["max_workers"] for kind in kinds.values()) <= prepared["max_workers"]
+    with pytest.raises(jsonschema.ValidationError, match="idle_timeout_minuts"):
+        validate_config(prepared | {"idle_timeout_minuts": 5})
+
+
+def test_slurm_script_passes_shellcheck() -> None:
+    # SC2250 wants braces around every variable.
+    command = [BIN / "shellcheck", "--enable=all", "--exclude=SC2250", CLUSTER / "slurm.sh"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_dockerfile_passes_hadolint_and_copies_what_is_there() -> None:
+    done = subprocess.run([BIN / "hadolint", CLUSTER / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    for line in (CLUSTER / "Dockerfile").read_text().splitlines():
+        if line.startswith("COPY "):
+            assert all((ROOT / source).exists() for source in line.split()[1:-1]), line
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> dict[str, str]:
+    """An environment in which Slurm's commands act on this machine alone."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    shims = {
+        "scontrol": "echo node-1",
+        # Options come first; the rest is the command.
+        "srun": f'while [[ $1 == --* ]]; do shift; done; echo $$ >> {tmp_path}/steps; exec "$@"',
+    }
+    for name, body in shims.items():
+        path = commands / name
+        path.write_text(f"#!/usr/bin/env bash\n{body}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return os.environ | {
+        "PATH": f"{commands}:{BIN}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NODELIST": "node-1",
+        "SLURM_CPUS_PER_TASK": "2",
+        "ARCHIVE": str(tmp_path / "archive"),
+        "OUT": str(tmp_path / "out"),
+    }
+
+
+def test_slurm_script_says_what_it_lacks(slurm: dict[str, str]) -> None:
+    del slurm["OUT"]
+    done = subprocess.run([CLUSTER / "slurm.sh"], env=slurm, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "OUT: give the directory for the tables" in done.stderr
+
+
+@pytest.mark.ray
+def test_slurm_script_starts_a_cluster_and_does_the_job_on_it(slurm: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
+    write(tmp_path / "archive/a.wav", noise(12))
+    config = tmp_path / "archive.yaml"
+    config.write_text(yaml.safe_dump(SETTINGS | {"job": {"workers": 1}}))
+    try:
+        done = subprocess.run(
+            [CLUSTER / "slurm.sh", "--config", config], env=slurm, capture_output=True, text=True, timeout=240
+        )
+    finally:
+        # Slurm ends the steps of a job with it.
+        for step in (tmp_path / "steps").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(step), signal.SIGTERM)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert table(tmp_path / "out", "recordings")["status"].to_pylist() == ["ok"]
