@@ -170,7 +170,7 @@ def test_slurm_script_starts_a_cluster_and_does_the_job_on_it(slurm: dict[str, s
     config.write_text(yaml.safe_dump(SETTINGS | {"job": {"workers": 1}}))
     try:
         done = subprocess.run(
-            [CLUSTER / "slurm.sh", "--config", config], env=slurm, capture_output=True, text=True, timeout=240
+            [CLUSTER / "slurm.sh", "--config", config], env=slurm, capture_output=True, text=True, timeout=280
         )
     finally:
         # Slurm ends the steps of a job with it.

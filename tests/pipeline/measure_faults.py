@@ -65,14 +65,16 @@ class Bench:
     def __init__(self, work: Path) -> None:
         self.work = work
         self.archive = work / "archive"
-        for night in range(NIGHTS):
-            make_night(self.archive / f"night{night}", seed=night)
+        if not self.archive.exists():
+            for night in range(NIGHTS):
+                make_night(self.archive / f"night{night}", seed=night)
         settings = work / "archive.yaml"
         settings.write_text(
             "job: {segment_minutes: 0.5, batch_size: 8}\naudio: {decode_timeout_s: 5}\n"
             "generation: {max_new_tokens: 16}\n"
         )
         self.options = ["--config", str(settings)]
+        # Nothing to do where a case was run in this directory before.
         code, said = ended(self.run(work / "undisturbed", "--workers", "0"))
         assert code == 0, said
         self.wanted = published(work / "undisturbed")
@@ -214,14 +216,13 @@ CASES: dict[str, Case] = {
 def main() -> None:
     faults.PATIENCE_S = 1800.0
     work = Path(sys.argv[1])
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work.mkdir(parents=True, exist_ok=True)
     bench = Bench(work)
-    print(f"undisturbed: {len(bench.wanted)} files", flush=True)
     for number, (name, case) in enumerate(CASES.items()):
         if len(sys.argv) > 2 and not any(word in name for word in sys.argv[2:]):
             continue
         out = work / f"out{number}"
+        shutil.rmtree(out, ignore_errors=True)
         began = time.monotonic()
         try:
             what = case(bench, out)
