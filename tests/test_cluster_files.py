@@ -12,7 +12,7 @@ import signal
 import stat
 import subprocess
 import sys
-from contextlib import suppress
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ import yaml
 from click.testing import CliRunner
 
 from naturelm.cli import main
-from tests.broken_files import noise, write
-from tests.pipeline.runs import SETTINGS, table
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "configs/cluster"
@@ -133,25 +131,32 @@ def test_dockerfile_passes_hadolint_and_copies_what_is_there() -> None:
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> dict[str, str]:
-    """An environment in which Slurm's commands act on this machine alone."""
-    commands = tmp_path / "bin"
-    commands.mkdir()
+    """An environment whose Slurm, Ray and naturelm write down what they are told."""
+    listen = "import socket, sys, time; s = socket.create_server(('', int(sys.argv[1]))); time.sleep(60)"
     shims = {
-        "scontrol": "echo node-1",
-        # Options come first; the rest is the command.
-        "srun": f'while [[ $1 == --* ]]; do shift; done; echo $$ >> {tmp_path}/steps; exec "$@"',
+        "scontrol": "echo node-1; echo node-2",
+        "srun": f'echo "srun $*" >> {tmp_path}/told; while [[ $1 == --* ]]; do shift; done; exec "$@"',
+        # The head listens, as Ray's does when it is up.
+        "ray": f"""[[ $* =~ --port=([0-9]+) ]] || exit 0
+            echo $$ > {tmp_path}/head
+            exec {sys.executable} -c "{listen}" "${{BASH_REMATCH[1]}}\"""",
+        "naturelm": f"""echo "naturelm $*" >> {tmp_path}/told
+            trap 'echo interrupted >> {tmp_path}/told; exit 130' INT
+            for _ in {{1..600}}; do [[ -e {tmp_path}/done ]] && exit 3; sleep 0.1; done""",
     }
     for name, body in shims.items():
-        path = commands / name
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!/usr/bin/env bash\n{body}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return os.environ | {
-        "PATH": f"{commands}:{BIN}:{os.environ['PATH']}",
+        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
         "SLURM_JOB_ID": str(os.getpid()),
-        "SLURM_JOB_NODELIST": "node-1",
-        "SLURM_CPUS_PER_TASK": "2",
-        "ARCHIVE": str(tmp_path / "archive"),
-        "OUT": str(tmp_path / "out"),
+        "SLURM_JOB_NODELIST": "node-[1-2]",
+        "SLURM_CPUS_PER_TASK": "8",
+        "SLURM_GPUS_ON_NODE": "1",
+        "ARCHIVE": "/archive 1",
+        "OUT": "/tables",
     }
 
 
@@ -162,20 +167,33 @@ def test_slurm_script_says_what_it_lacks(slurm: dict[str, str]) -> None:
     assert "OUT: give the directory for the tables" in done.stderr
 
 
-@pytest.mark.ray
-def test_slurm_script_starts_a_cluster_and_does_the_job_on_it(slurm: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "archive").mkdir()
-    write(tmp_path / "archive/a.wav", noise(12))
-    config = tmp_path / "archive.yaml"
-    config.write_text(yaml.safe_dump(SETTINGS | {"job": {"workers": 1}}))
+@pytest.mark.parametrize(("ending", "code"), [("done", 3), ("interrupted", 130)])
+def test_slurm_script_starts_ray_on_every_node_and_ends_as_the_job_does(
+    slurm: dict[str, str], tmp_path: Path, ending: str, code: int
+) -> None:
+    script = subprocess.Popen([CLUSTER / "slurm.sh", "--hop", "5"], env=slurm)
     try:
-        done = subprocess.run(
-            [CLUSTER / "slurm.sh", "--config", config], env=slurm, capture_output=True, text=True, timeout=280
-        )
+        deadline = time.monotonic() + 60
+        while "naturelm" not in (told := read(tmp_path / "told")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if ending == "done":
+            (tmp_path / "done").touch()
+        else:
+            # As Slurm does with --signal=B:INT, once the job has its handler.
+            time.sleep(0.5)
+            script.send_signal(signal.SIGINT)
+        assert script.wait(60) == code
     finally:
+        script.kill()
         # Slurm ends the steps of a job with it.
-        for step in (tmp_path / "steps").read_text().split():
-            with suppress(ProcessLookupError):
-                os.kill(int(step), signal.SIGTERM)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert table(tmp_path / "out", "recordings")["status"].to_pylist() == ["ok"]
+        os.kill(int(read(tmp_path / "head")), signal.SIGKILL)
+    head, worker = sorted(line for line in told.splitlines() if line.startswith("srun"))
+    assert "--nodelist=node-1 ray start --head" in head
+    assert "--num-cpus=8 --num-gpus=1" in head
+    address = re.search(r"--nodelist=node-2 ray start --address=(\S+) --num-cpus=8 --num-gpus=1", worker)[1]
+    assert f"naturelm process /archive 1 --out /tables --address {address} --hop 5" in told
+    assert ("interrupted" in read(tmp_path / "told")) == (ending == "interrupted")
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

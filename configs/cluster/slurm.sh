@@ -21,8 +21,8 @@ set -euo pipefail
 
 hosts=$(scontrol show hostnames "${SLURM_JOB_NODELIST:?run this with sbatch}")
 mapfile -t nodes <<<"$hosts"
-# The batch script runs on the first node.
-addresses=$(hostname --ip-address)
+# The batch script runs on the first node. Not --ip-address: many a node knows its own name as 127.0.1.1.
+addresses=$(hostname --all-ip-addresses)
 head_ip=${addresses%% *}
 # Jobs that share a node must not share a port.
 port=$((20000 + ${SLURM_JOB_ID:?} % 20000))
@@ -35,7 +35,7 @@ on() { srun --nodes=1 --ntasks=1 --nodelist="$1" "${@:2}"; }
 on "${nodes[0]}" ray start --head --node-ip-address="$head_ip" --port="$port" \
   --num-cpus="$cpus" --num-gpus="$gpus" --include-dashboard=false --block &
 head_step=$!
-until ray status --address="$address" >/dev/null 2>&1; do
+until (exec 3<>"/dev/tcp/$head_ip/$port") 2>/dev/null; do
   if ! kill -0 "$head_step" 2>/dev/null; then
     echo "slurm.sh: the Ray head on ${nodes[0]} has ended; see above why" >&2
     exit 1

@@ -167,14 +167,24 @@ class Output:
     def recover(self, published: Iterable[PublishedRecording]) -> set[str]:
         """Clear what a crash left behind, and return the ids of the segments that stay staged.
 
-        Half-written files go, and so do staged segments that are published: a crash came between their
-        publishing and this clean-up.
+        Half-written files and segments go, and so do staged segments that are published: a crash came between
+        their publishing and this clean-up.
         """
         parts = {recording.recording_id: recording.parts for recording in published}
         if not isinstance(self.directory, StorePath):
             for path in self.directory.rglob(f"*{TEMPORARY}"):
                 path.unlink(missing_ok=True)
         staged = self.staged()
+        begun = (file for name in _STAGE_ORDER[:-1] for file in list_files(self.directory / STAGING / name))
+        _at_once(
+            _remove,
+            (
+                file.location
+                for file in begun
+                if _SEGMENT_FILE.fullmatch(file.relative_path)
+                and file.relative_path.removesuffix(".parquet") not in staged
+            ),
+        )
         over = set()
         for segment_id in staged:
             recording_id, first_window = split_segment_id(segment_id)

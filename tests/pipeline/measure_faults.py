@@ -1,7 +1,7 @@
 """The fault matrix with the bundled model: python -m tests.pipeline.measure_faults WORKDIR [CASE...]
 
-Each case starts `naturelm process` on Ray, breaks something, runs the same command again and compares the published
-files with those of an undisturbed run. Linux; the cases with mounts and other users need root.
+Each case starts `naturelm process`, on Ray where it matters, breaks something, runs the same command again and compares
+the published files with those of an undisturbed run. Linux; the cases with mounts and other users need root.
 """
 
 from __future__ import annotations
@@ -75,11 +75,13 @@ class Bench:
         )
         self.options = ["--config", str(settings)]
         # Nothing to do where a case was run in this directory before.
-        code, said = ended(self.run(work / "undisturbed", "--workers", "0"))
+        code, said = ended(self.run(work / "undisturbed"))
         assert code == 0, said
         self.wanted = published(work / "undisturbed")
 
     def run(self, out: Path, *options: str, **how: object) -> subprocess.Popen[str]:
+        if "--workers" not in options:
+            options = (*options, "--workers", "0")
         return start("pocket", self.archive, out, *self.options, *options, **how)  # type: ignore[arg-type]
 
     def broken(self, out: Path, wanted: int, *options: str, **how: object) -> subprocess.Popen[str]:
@@ -90,9 +92,9 @@ class Bench:
         return process
 
 
-def killed_processes(needle: str) -> Case:
+def killed_processes(needle: str, workers: str) -> Case:
     def case(bench: Bench, out: Path) -> str:
-        process = bench.broken(out, 1)
+        process = bench.broken(out, 1, "--workers", workers)
         times = 0
         for wanted in (2, 8, 16):
             wait_until(lambda: committed(out) >= wanted or process.poll() is not None)  # noqa: B023
@@ -115,7 +117,7 @@ def driver_killed(bench: Bench, out: Path) -> str:
 
 def signalled(times: int) -> Case:
     def case(bench: Bench, out: Path) -> str:
-        process = bench.broken(out, 3)
+        process = bench.broken(out, 3, "--workers", "2")
         began = time.monotonic()
         for _ in range(times):
             os.killpg(process.pid, signal.SIGINT)
@@ -159,7 +161,7 @@ def archive_unmounted(bench: Bench, out: Path) -> str:
 
 
 def decoder_hangs(bench: Bench, out: Path) -> str:
-    process = bench.broken(out, 1, "--workers", "0", "--batch-size", "1")
+    process = bench.broken(out, 1, "--batch-size", "1")
     found = kill_one(process.pid, "naturelm.decoding", signal.SIGSTOP)
     code, _ = ended(process)
     code_after, _ = ended(bench.run(out, "--retry-failed"))
@@ -174,7 +176,7 @@ def unreadable_directory(bench: Bench, out: Path) -> str:
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     home = {"HOME": str(out.parent), "RAY_TMPDIR": "/tmp", "RAY_AUTH_MODE": "disabled"}
     try:
-        code, said = ended(bench.run(out, "--workers", "0", prefix=nobody, env=home))
+        code, said = ended(bench.run(out, prefix=nobody, env=home))
     finally:
         closed.chmod(0o755)
     told = "night1" in said
@@ -189,7 +191,7 @@ def clock_jumps(seconds: int) -> Case:
             command = ["cc", "-shared", "-fPIC", "-O1", "-x", "c", "-", "-o", shim, "-ldl"]
             subprocess.run(command, input=CLOCK, text=True, check=True)
         env = {"LD_PRELOAD": str(shim), "CLOCK_JUMP_S": str(seconds)}
-        process = bench.broken(out, 2, "--workers", "0", "--batch-size", "1", env=env)
+        process = bench.broken(out, 2, "--batch-size", "1", env=env)
         process.kill()
         ended(process)
         return "the first run killed after the jump"
@@ -198,9 +200,9 @@ def clock_jumps(seconds: int) -> Case:
 
 
 CASES: dict[str, Case] = {
-    "SIGKILL of processes that decode": killed_processes("_decode"),
-    "SIGKILL of model actors": killed_processes("_AskActor"),
-    "SIGKILL of decoders (child processes)": killed_processes("naturelm.decoding"),
+    "SIGKILL of processes that decode": killed_processes("_decode", "2"),
+    "SIGKILL of model actors": killed_processes("_AskActor", "2"),
+    "SIGKILL of decoders (child processes)": killed_processes("naturelm.decoding", "0"),
     "SIGKILL of the driver, three times": driver_killed,
     "Ctrl-C once": signalled(1),
     "Ctrl-C twice": signalled(2),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from naturelm.config import load
-from naturelm.errors import NaturelmError
 from naturelm.pipeline.attempts import ATTEMPTS, CarefulAsk, DeviceLostError, Register, decode_carefully
 from naturelm.pipeline.job import process_archive
 from naturelm.pipeline.plan import Read, Segment
@@ -163,14 +162,3 @@ def test_model_that_fails_on_everything_ends_the_run_and_leaves_no_crashed_rows(
         process_archive([archive], out, CONFIG, quiet(), make_ask=FaultyAsk)
     counts = process_archive([archive], out, CONFIG, quiet(), make_ask=StubAsk)
     assert counts.recordings == {"ok": 9, "done before": 0}
-
-
-def test_model_that_cannot_be_loaded_is_told_in_this_process(tmp_path):
-    record(tmp_path / "archive/a.wav", 1)
-    with pytest.raises(NaturelmError, match="hears 10 s at once"):
-        process_archive(
-            [tmp_path / "archive"],
-            tmp_path / "out",
-            load(None, {"job": {"workers": 0}, "windows": {"length_s": 20.0, "hop_s": 20.0}}),
-            quiet(),
-        )

@@ -173,6 +173,18 @@ def test_crash_leftovers_are_cleared_and_unpublished_segments_stay(tmp_path):
     assert not half_written.exists()
 
 
+def test_crash_in_the_middle_of_clearing_leaves_no_files_behind(tmp_path):
+    out = output(tmp_path)
+    first, second = cut_segments(recording(), CONFIG.windows, 2)
+    ids = [stage(out, answered(segment)) for segment in (first, second)]
+    # `answers` go first, so that the crash comes after them and before the others.
+    for segment_id in ids:
+        (tmp_path / "_staging/answers" / f"{segment_id}.parquet").unlink()
+    assert len(list((tmp_path / "_staging").rglob("*.parquet"))) == 2 * (len(TABLES) - 1)
+    assert out.recover([]) == set()
+    assert list((tmp_path / "_staging").rglob("*.parquet")) == []
+
+
 def test_segment_without_its_answers_file_is_not_committed(tmp_path):
     out = output(tmp_path)
     segment = cut_segments(recording(), CONFIG.windows, 9)[0]
