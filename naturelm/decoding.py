@@ -88,7 +88,8 @@ class DecodedSpan:
     status : {"ok", "partial", "corrupt", "unsupported", "timeout", "unreachable"}
         `partial`: the sound ends before the span does. `corrupt`: there is none in the whole file, or it
         crashed the decoder. `unsupported`: no such channel. `timeout`: no progress; what came before is kept.
-        `unreachable`: the object store failed, which says nothing about the recording.
+        `unreachable`: the object store failed, or the child cannot be started, which says nothing about the
+        recording.
     error : str, optional
         One sentence where the status is not `ok`.
     levels : BandLevels, optional
@@ -133,11 +134,6 @@ class Decoder:
         ------
         DecodedSpan
             One for each span of the request, whatever happens.
-
-        Raises
-        ------
-        RuntimeError
-            The child cannot be started.
         """
         done, crashes = 0, 0
         # A request that is left half read leaves its messages in the pipe.
@@ -158,6 +154,9 @@ class Decoder:
                     self.close()
                     sentence = f"decoding made no progress for {self._timeout_s:g} s"
                     yield from _failed(request, done, "timeout", sentence, hang.pcm)
+                    done = len(request.spans)
+                except _NoStart as failure:
+                    yield from _failed(request, done, "unreachable", str(failure))
                     done = len(request.spans)
             clean = True
         finally:
@@ -209,6 +208,10 @@ class _Crash(Exception):
     """The child died."""
 
 
+class _NoStart(Exception):
+    """The child cannot be started."""
+
+
 class _Hang(Exception):
     def __init__(self, pcm: bytes) -> None:
         super().__init__()
@@ -229,15 +232,18 @@ class _Child:
     def __init__(self) -> None:
         package_parent = str(Path(__file__).resolve().parent.parent)
         search_path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "naturelm.decoding"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env=os.environ | {"PYTHONPATH": search_path},
-            # Ctrl-C reaches every process of the terminal's group; this one ends when its parent does.
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "naturelm.decoding"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                env=os.environ | {"PYTHONPATH": search_path},
+                # Ctrl-C reaches every process of the terminal's group; this one ends when its parent does.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise _NoStart(f"the decoder process does not start ({error.strerror})") from None
         self.kill = weakref.finalize(self, _kill, self._process)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -250,14 +256,10 @@ class _Child:
         try:
             ready = self.receive(_START_S)
         except _Crash as crash:
-            raise RuntimeError(
-                f"the decoder process does not start ({crash}); run python -m naturelm.decoding"
-            ) from None
+            raise _NoStart(f"the decoder process does not start ({crash})") from None
         if ready is None:
             self.kill()
-            raise RuntimeError(
-                f"the decoder process did not start within {_START_S:g} s; is the machine out of memory?"
-            )
+            raise _NoStart(f"the decoder process did not start within {_START_S:g} s")
 
     def send(self, request: dict[str, Any]) -> None:
         body = json.dumps(request).encode()

@@ -12,6 +12,7 @@ import functools
 import io
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -186,6 +187,15 @@ def write_whole(place: Location, content: bytes | pa.Buffer) -> None:
         os.close(directory)
 
 
+def remove_directory(directory: Location) -> None:
+    """Remove a directory and all that is below it, or the objects below a key."""
+    if isinstance(directory, Path):
+        shutil.rmtree(directory)
+        return
+    for file in list_files(directory, recursive=True):
+        file.location.unlink(missing_ok=True)
+
+
 def list_files(directory: Location, recursive: bool = False) -> list[StoredFile]:
     """The files in a directory, or below it, sorted by path; none where there is no such directory.
 
@@ -227,21 +237,18 @@ def _list_store(directory: StorePath, recursive: bool) -> Iterator[StoredFile]:
             yield StoredFile(path, info.path.removeprefix(directory.key + "/"), info.size, info.mtime_ns or 0)
 
 
-class _RangeFile(io.RawIOBase):
-    """An object as a file: reads fetch ranges, of which the last few are kept."""
+class SeekableFile(io.RawIOBase):
+    """A file to read whose size is known; what it holds, `readinto` of a subclass says.
 
-    def __init__(self, path: StorePath) -> None:
-        self._path = path
-        with _told(path):
-            self._object = path.filesystem.open_input_file(path.key)
-            self._size = self._object.size()
-        # Where each piece begins, and its bytes; the last was used last.
-        self._pieces: list[tuple[int, bytes]] = []
-        self._fetch_bytes = _LEAST_FETCH_BYTES
-        self._fetched_to = 0
+    Parameters
+    ----------
+    size_bytes : int
+        Its size.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size = size_bytes
         self._position = 0
-        # C libraries that read through this file cannot pass an exception on.
-        self.failure: StoreError | None = None
 
     def readable(self) -> bool:
         return True
@@ -256,6 +263,22 @@ class _RangeFile(io.RawIOBase):
 
     def tell(self) -> int:
         return self._position
+
+
+class _RangeFile(SeekableFile):
+    """An object as a file: reads fetch ranges, of which the last few are kept."""
+
+    def __init__(self, path: StorePath) -> None:
+        self._path = path
+        with _told(path):
+            self._object = path.filesystem.open_input_file(path.key)
+            super().__init__(self._object.size())
+        # Where each piece begins, and its bytes; the last was used last.
+        self._pieces: list[tuple[int, bytes]] = []
+        self._fetch_bytes = _LEAST_FETCH_BYTES
+        self._fetched_to = 0
+        # C libraries that read through this file cannot pass an exception on.
+        self.failure: StoreError | None = None
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")

@@ -92,6 +92,21 @@ def test_every_kind_of_file_gets_the_right_row(archive: dict[str, Expected], dec
         assert (error is None) == (status == "ok"), kind
 
 
+@pytest.mark.parametrize(
+    ("executable", "why"), [("/nowhere/python", "No such file or directory"), ("/bin/false", "exit code 1")]
+)
+def test_child_that_does_not_start_says_nothing_about_the_file(
+    good: Path, monkeypatch: pytest.MonkeyPatch, executable: str, why: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+    with Decoder() as decoder:
+        span = one(decoder, good, 30.0)
+        assert (span.status, span.decoded_s) == ("unreachable", 0.0)
+        assert span.error == f"the decoder process does not start ({why})"
+        monkeypatch.undo()
+        assert one(decoder, good, 30.0).status == "ok"
+
+
 def test_files_in_good_order_keep_the_child_alive(archive: dict[str, Expected], decoder: Decoder) -> None:
     one(decoder, archive["good"].path)
     before = child_pid(decoder)

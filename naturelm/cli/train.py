@@ -53,6 +53,7 @@ def run(config: Path, workers: int | None, address: str | None, resume: bool) ->
 
     settings = load(config, {"workers": workers, "address": address})
 
+    from naturelm.pipeline.stopping import RunStopped
     from naturelm.training.job import run_training
     from naturelm.training.progress import TrainProgress
 
@@ -62,6 +63,10 @@ def run(config: Path, workers: int | None, address: str | None, resume: bool) ->
     except KeyboardInterrupt:
         progress.say("interrupted; the last checkpoint is kept: go on with --resume")
         raise click.exceptions.Exit(130) from None
+    except (RunStopped, OSError) as stopped:
+        why = f"{stopped.filename}: {stopped.strerror}" if isinstance(stopped, OSError) else str(stopped)
+        progress.say(f"stopped: {why}; the last checkpoint is kept: go on with --resume")
+        raise click.exceptions.Exit(1) from None
     click.echo(
         f"run: {settings.run.storage}; export it with: naturelm export-checkpoint {settings.run.storage} OUT"
     )

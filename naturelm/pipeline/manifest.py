@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -98,9 +99,17 @@ class Seen:
     content: str | None
 
     def is_gone(self) -> bool:
+        """Whether it certainly is not there any more; where that cannot be seen, it is not gone."""
         if is_url(self.root):
             return not (location(self.root) / self.path).exists()
-        return not os.path.lexists(os.path.join(path_from_text(self.root), path_from_text(self.path)))
+        try:
+            status = os.lstat(os.path.join(path_from_text(self.root), path_from_text(self.path)))
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+        # Directories that cannot be listed are seen as recordings; once they can, they are none.
+        return stat.S_ISDIR(status.st_mode)
 
 
 class Manifests:

@@ -13,6 +13,8 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from naturelm.storage import SeekableFile
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
@@ -305,7 +307,7 @@ def mended_wave(file: BinaryIO, header: WaveHeader) -> PrefixedFile:
     return PrefixedFile(head, file, header.data_offset, sound_bytes)
 
 
-class PrefixedFile(io.RawIOBase):
+class PrefixedFile(SeekableFile):
     """A stretch of a file with other bytes in front: a header that was lost, mended.
 
     Parameters
@@ -319,25 +321,10 @@ class PrefixedFile(io.RawIOBase):
     """
 
     def __init__(self, head: bytes, file: BinaryIO, offset: int, size_bytes: int) -> None:
+        super().__init__(len(head) + size_bytes)
         self._head = head
         self._file = file
         self._offset = offset
-        self._size = len(head) + size_bytes
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")

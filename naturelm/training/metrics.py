@@ -10,6 +10,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from naturelm.storage import write_whole
 from naturelm.training.store import RunStore
 
 _WRITE_EVERY_S = 5.0
@@ -36,9 +37,11 @@ class MetricsLog:
         self._written_at = 0.0
         store.forget_metrics(since)
         # TensorBoard's files grow, and files in an object store cannot: there they are written again with checkpoints.
-        self._aside = None if store.directory else tempfile.TemporaryDirectory(prefix="naturelm-tensorboard-")
-        directory = self._aside.name if self._aside else f"{store.directory}/tensorboard"
-        self._board = SummaryWriter(directory, purge_step=since + 1 if since else None)
+        self._board_place = store.root / "tensorboard"
+        on_disk = isinstance(self._board_place, Path)
+        self._aside = None if on_disk else tempfile.TemporaryDirectory(prefix="naturelm-tensorboard-")
+        directory = self._aside.name if self._aside else self._board_place
+        self._board = SummaryWriter(str(directory), purge_step=since + 1 if since else None)
 
     def add(self, row: dict[str, Any]) -> None:
         """Take a row: `step` and numbers by name."""
@@ -76,4 +79,4 @@ class MetricsLog:
         self._board.flush()
         if self._aside:
             for path in Path(self._aside.name).iterdir():
-                self._store.write_file(f"tensorboard/{path.name}", path.read_bytes())
+                write_whole(self._board_place / path.name, path.read_bytes())

@@ -19,6 +19,7 @@ from naturelm.models import presets, weights
 from naturelm.models.llm import load_llama, load_tokenizer
 from naturelm.models.naturelm import NatureLM
 from naturelm.models.naturelm_config import NatureLMConfig
+from naturelm.storage import location
 from naturelm.training.config import ModelStart, Part, TrainConfig
 from naturelm.training.store import CONFIG_FILE, RunStore
 from naturelm.training.tensors import load_weights
@@ -101,7 +102,8 @@ def check_start(start: ModelStart) -> NatureLMConfig:
 
 def is_run(checkpoint: str) -> bool:
     """Whether this is the directory of a run, not of a model."""
-    return (Path(checkpoint) / CONFIG_FILE).is_file()
+    # A model's name on the hub is a path that is not there.
+    return (location(checkpoint) / CONFIG_FILE).is_file()
 
 
 def part_of(name: str) -> Part:

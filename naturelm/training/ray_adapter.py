@@ -27,6 +27,7 @@ from ray.train.torch import TorchTrainer, get_device
 
 from naturelm.errors import NaturelmError
 from naturelm.pipeline.ray_adapter import start_ray
+from naturelm.storage import StorePath
 from naturelm.training.config import TrainConfig
 from naturelm.training.data import Loaded, Stream
 from naturelm.training.loading import Shares, held_out_batches
@@ -56,7 +57,8 @@ def train_on_ray(
     started = not ray.is_initialized()
     if started:
         start_ray(config.run.address)
-    following = _Following(RunStore(config.run.storage), progress)
+    store = RunStore(config.run.storage)
+    following = _Following(store, progress)
     try:
         workers = _workers(config)
         device = "gpu" if ray.cluster_resources().get("GPU", 0) else "cpu"
@@ -76,7 +78,7 @@ def train_on_ray(
             run_config=RunConfig(
                 # A name of its own, so that Ray Train takes up nothing that an earlier run left.
                 name=uuid.uuid4().hex,
-                storage_path=_ray_storage(config.run.storage),
+                **_ray_storage(store),
                 failure_config=FailureConfig(max_failures=config.run.max_failures),
             ),
         )
@@ -199,9 +201,12 @@ def _quiet_data(world: int) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def _ray_storage(storage: str) -> str:
+def _ray_storage(store: RunStore) -> dict[str, Any]:
     """Where Ray Train notes what it needs while a run lives: within the run's storage."""
-    return f"{storage.rstrip('/')}/ray" if "://" in storage else os.path.join(os.path.abspath(storage), "ray")
+    place = store.root / "ray"
+    if isinstance(place, StorePath):
+        return {"storage_path": place.key, "storage_filesystem": place.filesystem}
+    return {"storage_path": str(place.absolute())}
 
 
 def _in_a_sentence(error: ray.train.TrainingFailedError) -> NaturelmError:

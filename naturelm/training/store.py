@@ -6,28 +6,25 @@ A file appears whole or not at all; of a checkpoint's files `state.json` comes l
 from __future__ import annotations
 
 import json
-import os
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-import fsspec  # type: ignore[import-untyped]
-import pyarrow as pa
-import pyarrow.fs as pafs
 import yaml
 from torch import Tensor
 
 from naturelm.errors import NaturelmError
 from naturelm.ids import settings_hash
+from naturelm.storage import Location, list_files, location, remove_directory, write_whole
 from naturelm.training.config import TrainConfig, parse
 
 CONFIG_FILE = "config.yaml"
 _STATE = "state.json"
 _WEIGHTS = "trainable.safetensors"
 _MOMENTS = "optimizer.safetensors"
-_STEP = re.compile(r"step-(\d{8})")
+_FILE = re.compile(r"step-(\d{8})/(.+)")
 
 
 @dataclass
@@ -65,24 +62,17 @@ class RunStore:
     Parameters
     ----------
     storage
-        Directory, or URL of an object store (`s3://bucket/run`).
+        Directory, or URL of an object store (`s3://bucket/run`, `gs://bucket/run`).
+
+    Raises
+    ------
+    NaturelmError
+        It is a URL of another kind.
     """
 
     def __init__(self, storage: str) -> None:
         self.storage = storage
-        try:
-            self._fs, self._root = _file_system(storage)
-        except (ValueError, OSError, ImportError) as error:
-            reason = str(error).split("\n", 1)[0]
-            raise NaturelmError(
-                f"{storage}: cannot be used as storage ({reason}); check run.storage"
-            ) from None
-        self._root = self._root.rstrip("/")
-
-    @property
-    def directory(self) -> Path | None:
-        """Where it lies on this machine's file system; None in an object store."""
-        return Path(self._root) if isinstance(self._fs, pafs.LocalFileSystem) else None
+        self.root: Location = location(storage)
 
     # -- the run ---------------------------------------------------------------------------------------------
 
@@ -92,14 +82,24 @@ class RunStore:
         Raises
         ------
         NaturelmError
-            It holds a run and `resume` is not set, or a run with other settings.
+            It holds a run and `resume` is not set, or a run with other settings; or it cannot be used.
         """
-        stored = self.config() if self._exists(CONFIG_FILE) else None
+        try:
+            done = self._claim(config, resume)
+        except OSError as error:
+            raise NaturelmError(
+                f"{self.storage}: cannot be used as storage ({error.strerror or error}); check run.storage"
+            ) from None
+        return done
+
+    def _claim(self, config: TrainConfig, resume: bool) -> int:
+        stored = self.config() if self._holds_run() else None
+        done = self.latest() or 0
         if stored is not None:
             if not resume:
                 raise NaturelmError(
-                    f"{self.storage}: holds a run already, {self.latest() or 0} steps of it in checkpoints; give "
-                    "--resume to go on with it, or another run.storage"
+                    f"{self.storage}: holds a run already, {done} steps of it in checkpoints; give --resume to go "
+                    "on with it, or another run.storage"
                 )
             differing = list(_differences(stored.result(), config.result()))
             if differing:
@@ -108,13 +108,9 @@ class RunStore:
                     "run.storage"
                 )
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        try:
-            self.write_file(CONFIG_FILE, text.encode())
-        except OSError as error:
-            raise NaturelmError(
-                f"{self.storage}: cannot be written ({error.strerror or error}); check run.storage"
-            ) from None
-        return self.latest() or 0
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_whole(self.root / CONFIG_FILE, text.encode())
+        return done
 
     def config(self) -> TrainConfig:
         """The settings of the run.
@@ -124,17 +120,17 @@ class RunStore:
         NaturelmError
             There is no run here.
         """
-        if not self._exists(CONFIG_FILE):
+        if not self._holds_run():
             raise NaturelmError(
                 f"{self.storage}: holds no run ({CONFIG_FILE} is missing); give the directory of one"
             )
-        return parse(yaml.safe_load(self._read(CONFIG_FILE)), f"{self.storage}/{CONFIG_FILE}")
+        return parse(yaml.safe_load((self.root / CONFIG_FILE).read_bytes()), f"{self.storage}/{CONFIG_FILE}")
 
     # -- checkpoints -----------------------------------------------------------------------------------------
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, in order."""
-        return sorted(step for step in self._begun() if self._exists(f"{_checkpoint(step)}/{_STATE}"))
+        return sorted(step for step, names in self._begun().items() if _STATE in names)
 
     def latest(self) -> int | None:
         """Step of the last complete checkpoint."""
@@ -146,16 +142,16 @@ class RunStore:
         """Write a checkpoint, then remove all but the last `keep`, the best, and what was never finished."""
         from safetensors.torch import save
 
-        where = _checkpoint(state.step)
-        self.write_file(f"{where}/{_WEIGHTS}", save(weights))
-        self.write_file(f"{where}/{_MOMENTS}", save(moments))
-        self.write_file(f"{where}/{_STATE}", (json.dumps(asdict(state), indent=1) + "\n").encode())
+        where = self._checkpoint(state.step)
+        where.mkdir(parents=True, exist_ok=True)
+        write_whole(where / _WEIGHTS, save(weights))
+        write_whole(where / _MOMENTS, save(moments))
+        write_whole(where / _STATE, (json.dumps(asdict(state), indent=1) + "\n").encode())
         kept = {*self.steps()[-keep:], state.best.get("step")}
-        for step in self._begun():
-            if step not in kept:
-                # Its state first: what is half removed is no checkpoint any more.
-                self._remove(f"{_checkpoint(step)}/{_STATE}")
-                self._fs.delete_dir(f"{self._root}/{_checkpoint(step)}")
+        for step in self._begun().keys() - kept:
+            # Its state first: what is half removed is no checkpoint any more.
+            (self._checkpoint(step) / _STATE).unlink(missing_ok=True)
+            remove_directory(self._checkpoint(step))
 
     def state(self, step: int) -> RunState:
         """The state of a checkpoint.
@@ -165,114 +161,83 @@ class RunStore:
         NaturelmError
             It cannot be read.
         """
-        where = f"{_checkpoint(step)}/{_STATE}"
+        place = self._checkpoint(step) / _STATE
         try:
-            return RunState(**json.loads(self._read(where)))
+            return RunState(**json.loads(place.read_bytes()))
         except (ValueError, TypeError) as error:
-            raise NaturelmError(
-                f"{self.storage}/{where}: cannot be read ({error}); remove that checkpoint"
-            ) from None
+            raise NaturelmError(f"{place}: cannot be read ({error}); remove that checkpoint") from None
 
     def weights(self, step: int) -> dict[str, Tensor]:
         """What trained, by name."""
-        return self._tensors(f"{_checkpoint(step)}/{_WEIGHTS}")
+        return _tensors(self._checkpoint(step) / _WEIGHTS)
 
     def moments(self, step: int) -> dict[str, Tensor]:
         """The optimizer's state."""
-        return self._tensors(f"{_checkpoint(step)}/{_MOMENTS}")
+        return _tensors(self._checkpoint(step) / _MOMENTS)
 
     # -- metrics ---------------------------------------------------------------------------------------------
 
     def metrics(self, after: int = -1) -> Iterator[dict[str, Any]]:
         """Rows of the metrics in order of steps; `after` leaves out those up to a step."""
-        parts = sorted(self._files("metrics"))
-        for place, name in enumerate(parts):
-            if place + 1 < len(parts) and int(parts[place + 1].removesuffix(".jsonl")) <= after:
+        parts = self._metrics()
+        for (_, part), (end, _) in zip(parts, [*parts[1:], (math.inf, None)], strict=False):
+            if end <= after:
                 continue
-            for line in self._read(f"metrics/{name}").decode().splitlines():
+            for line in part.read_text().splitlines():
                 row = json.loads(line)
                 if row["step"] > after:
                     yield row
 
     def write_metrics(self, since: int, rows: Iterable[dict[str, Any]]) -> None:
         """Write all rows since a checkpoint's step; rows are few, so their file is written again and again."""
-        self.write_file(
-            f"metrics/{since:08d}.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode()
+        directory = self.root / "metrics"
+        directory.mkdir(parents=True, exist_ok=True)
+        write_whole(
+            directory / f"{since:08d}.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode()
         )
 
     def forget_metrics(self, since: int) -> None:
         """Remove the rows after a checkpoint's step: the steps are taken again."""
-        for name in self._files("metrics"):
-            if int(name.removesuffix(".jsonl")) >= since:
-                self._remove(f"metrics/{name}")
-
-    def write_file(self, name: str, content: bytes) -> None:
-        """Write any other file, whole or not at all: renamed into place; on an object store a PUT is that already."""
-        if self.directory is None:
-            with self._fs.open_output_stream(f"{self._root}/{name}") as stream:
-                stream.write(content)
-            return
-        path = self.directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.tmp")
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        for begins, part in self._metrics():
+            if begins >= since:
+                part.unlink(missing_ok=True)
 
     # -- files -----------------------------------------------------------------------------------------------
 
-    def _begun(self) -> list[int]:
-        selector = pafs.FileSelector(f"{self._root}/checkpoints", allow_not_found=True)
-        names = (_STEP.fullmatch(info.base_name) for info in self._fs.get_file_info(selector))
-        return [int(name.group(1)) for name in names if name]
+    def _holds_run(self) -> bool:
+        return (self.root / CONFIG_FILE).is_file()
 
-    def _files(self, directory: str) -> list[str]:
-        selector = pafs.FileSelector(f"{self._root}/{directory}", allow_not_found=True)
-        return [info.base_name for info in self._fs.get_file_info(selector) if ".tmp" not in info.base_name]
+    def _checkpoint(self, step: int) -> Location:
+        return self.root / "checkpoints" / f"step-{step:08d}"
 
-    def _exists(self, name: str) -> bool:
-        return self._fs.get_file_info(f"{self._root}/{name}").type == pafs.FileType.File
+    def _begun(self) -> dict[int, set[str]]:
+        """Names of the files that each checkpoint has, complete or not."""
+        begun: dict[int, set[str]] = {}
+        for file in list_files(self.root / "checkpoints", recursive=True):
+            match = _FILE.fullmatch(file.relative_path)
+            if match:
+                begun.setdefault(int(match[1]), set()).add(match[2])
+        return begun
 
-    def _read(self, name: str) -> bytes:
-        with self._fs.open_input_stream(f"{self._root}/{name}") as file:
-            return file.read()
+    def _metrics(self) -> list[tuple[int, Location]]:
+        """Files of metrics in order, and the step that each begins after."""
+        found = (file.location for file in list_files(self.root / "metrics"))
+        return [(int(part.name.removesuffix(".jsonl")), part) for part in found if part.suffix == ".jsonl"]
 
-    def _remove(self, name: str) -> None:
-        if self._exists(name):
-            self._fs.delete_file(f"{self._root}/{name}")
 
-    def _tensors(self, name: str) -> dict[str, Tensor]:
-        from safetensors import SafetensorError
-        from safetensors.torch import load
+def _tensors(place: Location) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
-        try:
-            return load(self._read(name))
-        except (OSError, SafetensorError) as error:
-            raise NaturelmError(
-                f"{self.storage}/{name}: cannot be read ({error}); remove that checkpoint"
-            ) from None
+    try:
+        return load(place.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise NaturelmError(f"{place}: cannot be read ({error}); remove that checkpoint") from None
 
 
 def config_hash(config: TrainConfig) -> str:
     """Hash of the settings that determine the weights."""
     return settings_hash(config.result())
-
-
-def _file_system(storage: str) -> tuple[pafs.FileSystem, str]:
-    """pyarrow's own file systems, or else any that fsspec knows."""
-    if "://" not in storage:
-        return pafs.LocalFileSystem(), os.path.abspath(storage)
-    try:
-        return pafs.FileSystem.from_uri(storage)
-    except pa.ArrowInvalid:
-        system, root = fsspec.core.url_to_fs(storage)
-        return pafs.PyFileSystem(pafs.FSSpecHandler(system)), root
-
-
-def _checkpoint(step: int) -> str:
-    return f"checkpoints/step-{step:08d}"
 
 
 def _differences(stored: Any, given: Any, where: str = "") -> Iterator[str]:

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from naturelm.config import WindowSettings
-from naturelm.pipeline.manifest import Manifests, Scope
+from naturelm.pipeline.manifest import Manifests, Scope, Seen
 from naturelm.pipeline.plan import cut_segments
 from naturelm.recordings import Recording, scan
 from naturelm.recordings.stations import read_stations
@@ -112,6 +112,23 @@ def test_last_seen_looks_through_all_manifests(archive, tmp_path):
     assert set(seen) == {gone.recording_id}
     assert (seen[gone.recording_id].path, seen[gone.recording_id].content) == (gone.path, gone.content)
     assert seen[gone.recording_id].is_gone()
+
+
+def test_what_cannot_be_seen_is_not_gone(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "listed").mkdir()
+    (tmp_path / "a.wav").write_bytes(b"")
+
+    def gone(path: str) -> bool:
+        return Seen(str(tmp_path), path, None).is_gone()
+
+    assert [gone(path) for path in ("a.wav", "loop/a.wav", "b.wav", "a.wav/b.wav", "listed")] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_impossible_names_survive(tmp_path):

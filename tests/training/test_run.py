@@ -16,6 +16,8 @@ import torch
 
 from naturelm.errors import NaturelmError
 from naturelm.models import NatureLM
+from naturelm.storage import list_files
+from naturelm.training.config import parse
 from naturelm.training.export import export
 from naturelm.training.job import run_training
 from naturelm.training.progress import TrainProgress
@@ -173,15 +175,44 @@ def test_checkpoint_of_another_shape_is_refused(shape, manifest, undisturbed, tm
         (copy / "checkpoints/step-00000004").rename(undisturbed / "checkpoints/step-00000004")
 
 
-def test_object_store_holds_the_same_as_a_directory(shape, manifest, undisturbed):
-    storage = "memory://bucket/run"
-    run(config(shape, manifest, storage))
+def test_object_store_holds_the_same_as_a_directory(shape, manifest, undisturbed, bucket, tmp_path):
+    """Killed after a checkpoint, resumed, begun from and exported, on a real S3 server."""
+    storage = f"{bucket}/runs/first"
+    values = config(shape, manifest, storage)
+    with pytest.raises(Interrupted):
+        run_training(values, False, StopsAt(5))
+    assert RunStore(storage).steps() == [2, 4]
+    run(values, resume=True)
     same(losses(storage), losses(undisturbed))
     store, plain = RunStore(storage), RunStore(str(undisturbed))
     assert store.steps() == plain.steps() == [4, 6]
     for name, tensor in store.weights(6).items():
         assert torch.equal(tensor, plain.weights(6)[name])
-    assert run(config(shape, manifest, storage), resume=True) == 0
+    assert run(values, resume=True) == 0
+    names = {file.relative_path.partition("/")[0] for file in list_files(store.root, recursive=True)}
+    assert names == {"config.yaml", "checkpoints", "metrics", "tensorboard"}
+    assert export(storage, tmp_path / "exported") == 6
+    second = settings(shape, manifest, f"{bucket}/runs/second", optimisation={"steps": 1})
+    run(parse(second | {"model": {"checkpoint": storage, "trainable": ["lora"]}}, "second"))
+    assert RunStore(f"{bucket}/runs/second").steps() == [1]
+
+
+@pytest.mark.parametrize(
+    ("storage", "sentence"),
+    [
+        ("ftp://there/run", r"ftp://there/run: ftp:// is not read here; give a path, s3:// or gs://"),
+        ("/dev/null/run", r"/dev/null/run: cannot be used as storage \(Not a directory\); check run.storage"),
+    ],
+)
+def test_storage_that_cannot_be_used_is_refused(shape, manifest, storage, sentence):
+    with pytest.raises(NaturelmError, match=sentence):
+        run(config(shape, manifest, storage))
+
+
+def test_bucket_that_is_not_there_is_refused(shape, manifest, bucket):
+    storage = f"{bucket}-else/run"
+    with pytest.raises(NaturelmError, match=r"-else/run: cannot be used as storage .*check run\.storage"):
+        run(config(shape, manifest, storage))
 
 
 # -- export ----------------------------------------------------------------------------------------------------
