@@ -30,6 +30,10 @@ address=$head_ip:$port
 cpus=${SLURM_CPUS_PER_TASK:-1}
 gpus=${SLURM_GPUS_ON_NODE:-0}
 
+# Whoever reaches a Ray cluster can run code on it: only those with this job's token may.
+RAY_AUTH_TOKEN=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
+
 on() { srun --nodes=1 --ntasks=1 --nodelist="$1" "${@:2}"; }
 
 on "${nodes[0]}" ray start --head --node-ip-address="$head_ip" --port="$port" \

@@ -6,11 +6,9 @@ Everything is a function of the seed and the place, so any number of workers, an
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -24,6 +22,7 @@ from naturelm.config import Section
 from naturelm.errors import NaturelmError
 from naturelm.recordings.discovery import is_audio_name
 from naturelm.recordings.sound_files import open_sound
+from naturelm.storage import StoreError, list_files, location
 from naturelm.training import augment, mixing, tasks
 from naturelm.training.augment import Heard, Question, Samples
 from naturelm.training.manifest import Example, read_manifest
@@ -132,7 +131,7 @@ def read_examples(manifests: Iterable[str]) -> list[Example]:
     NaturelmError
         One cannot be used; all that is wrong with it is told.
     """
-    return [example for path in manifests for example in read_manifest(Path(path))]
+    return [example for path in manifests for example in read_manifest(location(path))]
 
 
 class Stream:
@@ -278,6 +277,8 @@ def claimed_s(path: str) -> float:
     try:
         with open_sound(path) as sound:
             return sound.frames / sound.samplerate
+    except StoreError:
+        raise  # which says nothing about the recording
     except (OSError, soundfile.LibsndfileError) as error:
         raise DecodeError("corrupt", f"{path}: cannot be opened ({error})") from None
 
@@ -292,17 +293,14 @@ def find_noises(folders: Iterable[str]) -> list[str]:
     """
     noises: list[str] = []
     for folder in folders:
-        found = sorted(
-            os.path.join(directory, name)
-            for directory, _, names in os.walk(folder)
-            for name in names
-            if is_audio_name(name)
-        )
+        found = [
+            file for file in list_files(location(folder), recursive=True) if is_audio_name(file.location.name)
+        ]
         if not found:
             raise NaturelmError(
                 f"{folder}: holds no sound; give data.noise_folders directories of recordings"
             )
-        noises += found
+        noises += [str(file.location) for file in found]
     return noises
 
 

@@ -1,13 +1,15 @@
 """Manifests: one row for each question about a recording, with its answer.
 
 JSONL, JSON (`{"annotation": [...]}`, as published) or Parquet, with the columns of `COLUMNS`. Paths are relative to the
-manifest's own directory.
+manifest's own directory, on a disk or in an object store.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import posixpath
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from naturelm.errors import NaturelmError
+from naturelm.storage import Location, StorePath, is_url, list_files, location
 from naturelm.text import one_line
 
 COLUMNS = ("path", "files", "text", "prompt", "task", "id")
@@ -77,7 +80,27 @@ class Problems:
         raise NaturelmError("\n  ".join([f"{self._where}: {count}; mend the rows:", *self._shown, *more]))
 
 
-def read_manifest(path: Path) -> list[Example]:
+class _There:
+    """Which recordings are there. In an object store a directory is listed at once, and not asked for each."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bool] = {}
+        self._listed: dict[StorePath, set[str]] = {}
+
+    def __contains__(self, recording: str) -> bool:
+        if recording not in self._known:
+            self._known[recording] = self._look(location(recording))
+        return self._known[recording]
+
+    def _look(self, place: Location) -> bool:
+        if isinstance(place, Path):
+            return place.is_file()
+        if place.parent not in self._listed:
+            self._listed[place.parent] = {file.relative_path for file in list_files(place.parent)}
+        return place.name in self._listed[place.parent]
+
+
+def read_manifest(path: Location) -> list[Example]:
     """Read a manifest and check every row of it.
 
     A row without an `id` is called by its manifest and number.
@@ -91,7 +114,7 @@ def read_manifest(path: Path) -> list[Example]:
     problems = Problems(path)
     examples: list[Example] = []
     ids: dict[str, int] = {}
-    there: dict[str, bool] = {}
+    there = _There()
     for number, row in enumerate(_read_rows(path, problems), start=1):
         if row is None:
             continue
@@ -103,17 +126,18 @@ def read_manifest(path: Path) -> list[Example]:
                 problems.add(number, f"{name} is {_empty(value)}")
         recording = _recording(row, number, problems)
         own_id = row.get("id")
-        own_id = f"{path.stem}-{number}" if own_id is None else str(own_id)
+        own_id = f"{path.name.removesuffix(path.suffix)}-{number}" if own_id is None else str(own_id)
         if first := ids.get(own_id):
             problems.add(number, f"id {one_line(own_id)!r} stands in row {first} already")
         ids.setdefault(own_id, number)
         if recording is None:
             continue
-        recording = os.path.join(path.parent, recording)
-        if recording not in there:
-            there[recording] = os.path.isfile(recording)
-        if not there[recording]:
-            problems.add(number, f"there is no file {one_line(recording, 400)}")
+        recording = _resolved(path, recording)
+        try:
+            if recording not in there:
+                problems.add(number, f"there is no file {one_line(recording, 400)}")
+        except NaturelmError as error:
+            problems.add(number, one_line(str(error), 400))
         # Few prompts, tasks and recordings stand in many rows.
         prompt, text, task = (sys.intern(str(texts[name])) for name in ("prompt", "text", "task"))
         examples.append(Example(sys.intern(recording), prompt, text, task, own_id))
@@ -155,7 +179,9 @@ def relative_rows(examples: Iterable[Example], root: Path) -> list[dict[str, str
     """Rows of a manifest that is to lie in `root`."""
     return [
         {
-            "path": Path(os.path.relpath(example.path, root)).as_posix(),
+            "path": example.path
+            if is_url(example.path)
+            else Path(os.path.relpath(example.path, root)).as_posix(),
             "prompt": example.prompt,
             "text": example.text,
             "task": example.task,
@@ -165,14 +191,14 @@ def relative_rows(examples: Iterable[Example], root: Path) -> list[dict[str, str
     ]
 
 
-def _read_rows(path: Path, problems: Problems) -> Iterator[Mapping[str, Any] | None]:
+def _read_rows(path: Location, problems: Problems) -> Iterator[Mapping[str, Any] | None]:
     """The rows of a table; None for one that is none, which is noted."""
     _check_format(path)
     try:
         if path.suffix == ".parquet":
             yield from _parquet_rows(path)
             return
-        with path.open(encoding="utf-8") as file:
+        with io.TextIOWrapper(path.open("rb"), encoding="utf-8") as file:
             lines = _json_rows(path, file.read()) if path.suffix == ".json" else _json_lines(file, problems)
             for number, row in enumerate(lines, start=1):
                 if row is not None and not isinstance(row, dict):
@@ -187,7 +213,7 @@ def _read_rows(path: Path, problems: Problems) -> Iterator[Mapping[str, Any] | N
         raise NaturelmError(f"{path}: is not UTF-8 text; save the manifest as UTF-8") from None
 
 
-def _json_rows(path: Path, text: str) -> Iterable[Any]:
+def _json_rows(path: Location, text: str) -> Iterable[Any]:
     try:
         table = json.loads(text)
     except ValueError as error:
@@ -209,16 +235,25 @@ def _json_lines(lines: Iterable[str], problems: Problems) -> Iterator[Any]:
             yield None
 
 
-def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _parquet_rows(path: Location) -> Iterator[Mapping[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as table:
+        with path.open("rb") as file, pq.ParquetFile(file) as table:
             for batch in table.iter_batches():
                 yield from batch.to_pylist()
     except pa.ArrowInvalid as error:
         raise NaturelmError(f"{path}: not a Parquet file ({one_line(str(error))}); mend the file") from None
+
+
+def _resolved(manifest: Location, recording: str) -> str:
+    if is_url(recording) or os.path.isabs(recording):
+        return recording
+    if isinstance(manifest, Path):
+        return os.path.join(manifest.parent, recording)
+    # A key has no `..` in it.
+    return str(StorePath(manifest.scheme, posixpath.normpath(f"{manifest.parent.key}/{recording}")))
 
 
 def _recording(row: Mapping[str, Any], number: int, problems: Problems) -> str | None:
@@ -245,7 +280,7 @@ def _empty(value: object) -> str:
     return "empty" if isinstance(value, str) else f"{one_line(repr(value), 40)}, not text"
 
 
-def _check_format(path: Path) -> None:
+def _check_format(path: Location) -> None:
     if path.suffix not in FORMATS:
         raise NaturelmError(
             f"{path}: ends in {path.suffix or 'nothing'!r}; a manifest ends in {', '.join(FORMATS)}"

@@ -53,8 +53,14 @@ def written(shape, manifest, tmp_path):
         ({"run": {"workers": -1}}, "run.workers is -1"),
         ({"run": {"workers": 3}}, "optimisation.batch is 4, which 3 workers cannot share evenly"),
         ({"run": {"shard": True}}, "run.shard needs workers"),
-        ({"run": {"storage": "what://bucket"}}, "what://bucket: cannot be used as storage"),
-        ({"run": {"storage": "/proc/run"}}, "/proc/run: cannot be written"),
+        (
+            {"run": {"storage": "what://bucket"}},
+            "what://bucket: what:// is not read here; give a path, s3:// or gs://",
+        ),
+        (
+            {"run": {"storage": "/proc/run"}},
+            "/proc/run: cannot be used as storage (No such file or directory); check run.storage",
+        ),
         ({"run": {"best_by": "f1"}, "evaluation": {"generate": False}}, "needs evaluation.generate"),
     ],
 )

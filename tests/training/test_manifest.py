@@ -16,6 +16,8 @@ from click.testing import CliRunner
 from naturelm.answers import parse_labels
 from naturelm.cli import main
 from naturelm.errors import NaturelmError
+from naturelm.storage import location, write_whole
+from naturelm.training.data import piece
 from naturelm.training.manifest import read_manifest, write_manifest
 from naturelm.training.mixing import split_options
 
@@ -55,6 +57,30 @@ def test_all_formats_hold_the_same(here, name):
     first, second = read_manifest(here / name)
     assert (first.path, first.text, first.id) == (str(here / "a.wav"), "Owl", "1")
     assert (second.text, second.prompt, second.task) == ("Frog, Owl", "What calls?", "common-naming")
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "m.json", "m.parquet"])
+def test_manifest_in_an_object_store_names_recordings_there_and_anywhere(here, bucket, name):
+    rows = [
+        ROW | {"path": path, "id": path} for path in ("../a.wav", str(here / "b.wav"), f"{bucket}/deep/c.wav")
+    ]
+    write_manifest(here / name, rows)
+    write_whole(location(f"{bucket}/tables/{name}"), (here / name).read_bytes())
+    sound = (here / "a.wav").read_bytes()
+    for key in ("a.wav", "deep/c.wav"):
+        write_whole(location(f"{bucket}/{key}"), sound)
+    examples = read_manifest(location(f"{bucket}/tables/{name}"))
+    paths = [f"{bucket}/a.wav", str(here / "b.wav"), f"{bucket}/deep/c.wav"]
+    assert [example.path for example in examples] == paths
+    assert [len(piece(example.path, 0.05, 0.0)) for example in examples] == [800] * 3
+
+
+def test_recording_that_no_store_holds_is_told(here, bucket):
+    rows = [ROW | {"path": path, "id": path} for path in (f"{bucket}/d.wav", "ftp://there/a.wav")]
+    assert problems(jsonl(here / "m.jsonl", *rows))[1:] == [
+        f"  row 1: there is no file {bucket}/d.wav",
+        "  row 2: ftp://there/a.wav: ftp:// is not read here; give a path, s3:// or gs://",
+    ]
 
 
 def test_published_json_and_files_column_are_read(here):

@@ -16,7 +16,7 @@ import torch
 
 from naturelm.errors import NaturelmError
 from naturelm.models import NatureLM
-from naturelm.storage import list_files
+from naturelm.storage import list_files, location, write_whole
 from naturelm.training.config import parse
 from naturelm.training.export import export
 from naturelm.training.job import run_training
@@ -176,7 +176,10 @@ def test_checkpoint_of_another_shape_is_refused(shape, manifest, undisturbed, tm
 
 
 def test_object_store_holds_the_same_as_a_directory(shape, manifest, undisturbed, bucket, tmp_path):
-    """Killed after a checkpoint, resumed, begun from and exported, on a real S3 server."""
+    """Recordings and run on a real S3 server: killed after a checkpoint, resumed, begun from and exported."""
+    for file in list_files(manifest.parent):
+        write_whole(location(f"{bucket}/made/{file.relative_path}"), file.location.read_bytes())
+    manifest = f"{bucket}/made/{manifest.name}"
     storage = f"{bucket}/runs/first"
     values = config(shape, manifest, storage)
     with pytest.raises(Interrupted):
