@@ -77,7 +77,10 @@ TASKS = {
 }
 
 # What a songbird and a cricket may sound like beside what the demo's do.
-VARIANTS = {"Songbird": synthesis.bird_call, "Cricket": synthesis.cricket_trill}
+VARIANTS = {
+    "Songbird": (synthesis.bird_call, synthesis.bird_chips, synthesis.bird_chorus),
+    "Cricket": (synthesis.cricket_trill,),
+}
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,8 @@ class Composer:
             sound = self._sound(name, rng)
             if rng.random() < 0.8 * hard:
                 sound = varied(sound, rng)
+            if rng.random() < 0.3 * hard:
+                sound = distant(sound, rng)
             sound = sound * np.float32(10 ** (-softer_db * rank / 20) / loudness(sound))
             # At the start: where a shorter recording lies in a padded window.
             at_start = count == 1 and rng.random() < 0.3
@@ -149,6 +154,11 @@ class Composer:
             noise = self.noise(rng)[:WINDOW]
             under_db = rng.uniform(4 if hard else 25, 45) if count else rng.uniform(0, 50)
             audio += noise * np.float32(10 ** (-under_db / 20) / loudness(noise))
+            if (
+                rng.random() < 0.4 * hard
+            ):  # no high-pass filter: what is to be heard is softer than what is not
+                low = synthesis.rumble(rng, RATE_HZ, WINDOW / RATE_HZ)
+                audio += low * np.float32(10 ** ((rng.uniform(-5, 30) - under_db) / 20) / loudness(low))
         if rng.random() < 0.25:  # a recording of a lower sample rate has nothing above
             audio = equalized(audio, rng, 0.0, top_hz=rng.uniform(3500, 7500))
         if count:
@@ -162,7 +172,7 @@ class Composer:
     def noise(self, rng: np.random.Generator) -> Waveform:
         """Twelve seconds of steady noise."""
         noise = self._noises[rng.integers(len(self._noises))]
-        return equalized(np.roll(noise, rng.integers(len(noise))), rng, 8.0)
+        return equalized(np.roll(noise, rng.integers(len(noise))), rng, float(rng.choice((6.0, 16.0))))
 
     def _sound(self, name: str, rng: np.random.Generator) -> Waveform:
         clips = self._clips.get(name, [])
@@ -170,8 +180,9 @@ class Composer:
         if clips and (make is None or rng.random() < 0.75):
             return clips[rng.integers(len(clips))]
         assert make is not None
-        if name in VARIANTS and rng.random() < 0.35:
-            make = VARIANTS[name]
+        variants = VARIANTS.get(name, ())
+        if variants and rng.random() < 0.35 * len(variants) ** 0.5:
+            make = variants[rng.integers(len(variants))]
         return make(rng, RATE_HZ, SOUND_S)
 
 
@@ -179,6 +190,17 @@ def varied(sound: Waveform, rng: np.random.Generator) -> Waveform:
     """The same sound at another speed, and with another timbre."""
     faster = soxr.resample(sound, rng.uniform(0.85, 1.18), 1.0, quality="QQ").astype(np.float32)
     return equalized(faster, rng, 6.0)[:WINDOW]
+
+
+def distant(sound: Waveform, rng: np.random.Generator) -> Waveform:
+    """The same sound as it comes through a wood: with a reverberation of 0.1 to 0.8 s, its highs lost."""
+    size = round(rng.uniform(0.1, 0.8) * RATE_HZ)
+    tail = rng.standard_normal(size) * 10 ** (-3 * np.linspace(0, 1, size))
+    tail[0] += rng.uniform(0.3, 2) * np.sqrt(np.square(tail).sum())
+    total = len(sound) + size
+    spectrum = np.fft.rfft(sound, total) * np.fft.rfft(tail, total)
+    loss_db = rng.uniform(0, 12) * np.linspace(0, 1, len(spectrum))
+    return np.fft.irfft(spectrum * 10 ** (-loss_db / 20), total).astype(np.float32)[:WINDOW]
 
 
 def equalized(
@@ -355,8 +377,8 @@ def main() -> None:
     parser.add_argument("--esc10", type=Path, required=True, help="directory of esc10.csv and audio/")
     parser.add_argument("--out", type=Path, required=True, help="directory to write the corpus into")
     parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3, 4])
-    parser.add_argument("--stage1", type=int, default=4000, help="scenes of single clear sounds")
-    parser.add_argument("--stage2", type=int, default=9000, help="scenes of all kinds")
+    parser.add_argument("--stage1", type=int, default=12_000, help="scenes of single clear sounds")
+    parser.add_argument("--stage2", type=int, default=30_000, help="scenes of all kinds")
     parser.add_argument("--held-out", type=int, default=200, help="scenes to watch the training with")
     parser.add_argument("--noises", type=int, default=300)
     parser.add_argument("--processes", type=int, default=2)

@@ -63,6 +63,32 @@ def bird_call(rng: np.random.Generator, sample_rate_hz: int, duration_s: float) 
     return _normalised(out)
 
 
+def bird_chorus(rng: np.random.Generator, sample_rate_hz: int, duration_s: float) -> Waveform:
+    """Several birds near and far, singing and calling at once: two to five voices, each up to 18 dB softer."""
+    out = np.zeros(round(duration_s * sample_rate_hz))
+    for _ in range(rng.integers(2, 6)):
+        make = (songbird, bird_call, bird_chips)[rng.integers(3)]
+        out += 10 ** (-rng.uniform(0, 18) / 20) * make(rng, sample_rate_hz, duration_s)
+    return _normalised(out)
+
+
+def bird_chips(rng: np.random.Generator, sample_rate_hz: int, duration_s: float) -> Waveform:
+    """Chips and rattles: very short notes that rise, fall or both, 2 to 14 a second in series, 2 to 8 kHz."""
+    out = np.zeros(round(duration_s * sample_rate_hz))
+    note_s, rate_hz = rng.uniform(0.015, 0.06), rng.uniform(2, 14)
+    start_hz, span_hz = rng.uniform(3500, 6000), rng.uniform(400, 1600) * rng.choice((-1, 1))
+    phase = np.linspace(0, 1, round(note_s * sample_rate_hz))
+    contour = phase if rng.random() < 0.5 else np.sin(np.pi * phase)
+    note = _tone(start_hz + span_hz * contour, sample_rate_hz) * np.sin(np.pi * phase)
+    start_s = rng.uniform(0, 0.5)
+    while start_s < duration_s:
+        for _ in range(rng.integers(3, 20)):
+            _add(out, note * rng.uniform(0.7, 1), start_s, sample_rate_hz)
+            start_s += max(1 / rate_hz, 1.5 * note_s)
+        start_s += rng.uniform(0.3, 2)
+    return _normalised(out)
+
+
 def owl(rng: np.random.Generator, sample_rate_hz: int, duration_s: float) -> Waveform:
     """Hooting: series of short, low, nearly pure notes, 300 to 850 Hz, with pauses."""
     out = np.zeros(round(duration_s * sample_rate_hz))
@@ -206,6 +232,13 @@ def background(rng: np.random.Generator, sample_rate_hz: int, duration_s: float)
 def silence(rng: np.random.Generator, sample_rate_hz: int, duration_s: float) -> Waveform:
     """Digital silence."""
     return np.zeros(round(duration_s * sample_rate_hz), np.float32)
+
+
+def rumble(rng: np.random.Generator, sample_rate_hz: int, duration_s: float) -> Waveform:
+    """What a microphone without a high-pass filter adds: steady noise below 25 to 90 Hz, and an offset."""
+    size = round(duration_s * sample_rate_hz)
+    low = _band(coloured_noise(rng, size, rng.uniform(1, 2)), sample_rate_hz, 1, rng.uniform(25, 90))
+    return _normalised(low + rng.uniform(-3, 3) * _rms(low))
 
 
 SOUNDS: dict[str, Sound] = {

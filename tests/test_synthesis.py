@@ -128,7 +128,14 @@ def _band_power(signal: np.ndarray, rate_hz: int, label: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("make", "band_hz"), [(synthesis.bird_call, (1300, 7900)), (synthesis.cricket_trill, (2600, 6800))]
+    ("make", "band_hz"),
+    [
+        (synthesis.bird_call, (1300, 7900)),
+        (synthesis.bird_chips, (1700, 7900)),
+        (synthesis.bird_chorus, (1300, 7900)),
+        (synthesis.cricket_trill, (2600, 6800)),
+        (synthesis.rumble, (0, 110)),
+    ],
 )
 def test_other_calls_of_birds_and_crickets_lie_in_their_bands_and_repeat_exactly(make, band_hz) -> None:
     for seed in range(20):

@@ -53,6 +53,7 @@ _DECODE_CPUS = {"cpu": 0.25, "gpu": 1.0}
 # What a model actor on a CPU takes, libraries and all: as many start as fit.
 _CPU_ACTOR_BYTES = 2 << 30
 _KNOCK_S = 10
+_START_TRIES = 3
 _WATCH_S = 0.5
 
 
@@ -121,7 +122,21 @@ def start_ray(address: str | None) -> None:
     """
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        _start_here(quiet)
+        return
+    try:
+        _knock(address)
+        ray.init(address=address, **quiet)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise NaturelmError(
+            f"{address}: no Ray cluster answers there ({reason}); check --address or leave it out"
+        ) from None
+
+
+def _start_here(quiet: dict[str, Any]) -> None:
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for tries_left in reversed(range(_START_TRIES)):
         try:
             with _silenced():
                 ray.init(
@@ -132,18 +147,14 @@ def start_ray(address: str | None) -> None:
                     object_store_memory=min(8 << 30, max(128 << 20, memory_bytes // 8)),
                     **quiet,
                 )
+            return
         except Exception as error:
-            # Ray raises bare exceptions, of a machine that is too busy to start it in time for one.
-            raise RunStopped(f"Ray cannot be started here ({error}); run the same command again") from error
-        return
-    try:
-        _knock(address)
-        ray.init(address=address, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise NaturelmError(
-            f"{address}: no Ray cluster answers there ({reason}); check --address or leave it out"
-        ) from None
+            # Ray raises bare exceptions, of a machine that is too busy to start it within half a minute for one.
+            ray.shutdown()
+            if not tries_left:
+                raise RunStopped(
+                    f"Ray cannot be started here ({error}); run the same command again"
+                ) from error
 
 
 def _knock(address: str) -> None:
