@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -325,7 +326,16 @@ def _filesystem(scheme: str, bucket: str) -> Any:
     from pyarrow import fs
 
     if scheme == "gs":
-        return fs.GcsFileSystem()
+        # Where Google's own clients look for a server on this machine, which asks for no credentials.
+        server = os.environ.get("STORAGE_EMULATOR_HOST", "")
+        protocol, _, host = server.rpartition("://")
+        return fs.GcsFileSystem(
+            anonymous=bool(server),
+            endpoint_override=host or None,
+            scheme=protocol or "https",
+            # Else requests are repeated for a quarter of an hour.
+            retry_time_limit=timedelta(seconds=_REQUEST_S),
+        )
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if region is None and endpoint is None:

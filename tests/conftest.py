@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests.object_store import ObjectStore
+from tests.object_store import GoogleStore, ObjectStore
 
 # Several threads that share few cores with other processes wait for each other far longer than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,6 +42,28 @@ def object_store() -> Iterator[ObjectStore]:
     store = ObjectStore()
     yield store
     store.stop()
+
+
+@pytest.fixture(scope="session")
+def google_store() -> Iterator[GoogleStore]:
+    """One emulator of Google Cloud Storage on this machine for all tests that need one."""
+    store = GoogleStore()
+    yield store
+    store.stop()
+
+
+@pytest.fixture
+def google_bucket(google_store: GoogleStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty bucket of Google's, with what it takes to reach it in the environment."""
+    from naturelm import storage
+
+    for name, value in google_store.environment.items():
+        monkeypatch.setenv(name, value)
+    storage._filesystem.cache_clear()
+    name = f"night-{uuid.uuid4().hex}"
+    google_store.create(name)
+    yield f"gs://{name}"
+    storage._filesystem.cache_clear()
 
 
 @pytest.fixture

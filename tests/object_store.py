@@ -1,8 +1,9 @@
-"""A real S3 server on this machine, and one in front of it that can fail."""
+"""Real servers of S3 and of Google Cloud Storage on this machine, and one in front of S3 that can fail."""
 
 from __future__ import annotations
 
 import http.server
+import json
 import re
 import socket
 import subprocess
@@ -19,18 +20,16 @@ from pathlib import Path
 _LINE = re.compile(r'"(?:\x1b\[[0-9;]*m)*([A-Z]+) (\S+) HTTP')
 
 
-class ObjectStore:
-    """moto's server in a process of its own."""
+class _Server:
+    """A server in a process of its own, on a free port of this machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, *command: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self._log = tempfile.NamedTemporaryFile(suffix=".log")  # noqa: SIM115 - as long as the server
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
-            stdout=self._log,
-            stderr=self._log,
+            [part.format(port=self.port) for part in command], stdout=self._log, stderr=self._log
         )
         deadline = time.monotonic() + 60
         while True:
@@ -48,6 +47,18 @@ class ObjectStore:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def stop(self) -> None:
+        self._server.kill()
+        self._server.wait()
+        self._log.close()
+
+
+class ObjectStore(_Server):
+    """moto's server of S3."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}")
+
     @property
     def environment(self) -> dict[str, str]:
         return {
@@ -62,10 +73,23 @@ class ObjectStore:
         """Method and path of every request so far."""
         return [" ".join(found) for found in _LINE.findall(Path(self._log.name).read_text(errors="replace"))]
 
-    def stop(self) -> None:
-        self._server.kill()
-        self._server.wait()
-        self._log.close()
+
+class GoogleStore(_Server):
+    """An emulator of Google Cloud Storage."""
+
+    def __init__(self) -> None:
+        program = str(Path(sys.executable).parent / "gcp-storage-emulator")
+        super().__init__(program, "start", "--in-memory", "--host=127.0.0.1", "--port={port}")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"STORAGE_EMULATOR_HOST": self.endpoint}
+
+    def create(self, bucket: str) -> None:
+        body = json.dumps({"name": bucket}).encode()
+        url = f"{self.endpoint}/storage/v1/b?project=night"
+        headers = {"Content-Type": "application/json"}
+        urllib.request.urlopen(urllib.request.Request(url, body, headers)).close()
 
 
 @contextmanager

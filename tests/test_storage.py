@@ -25,9 +25,9 @@ NAMES = [
 ]
 
 
-@pytest.fixture(params=["disk", "store"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, bucket: str) -> storage.Location:
-    return location(tmp_path if request.param == "disk" else f"{bucket}/out")
+@pytest.fixture(params=["tmp_path", "bucket", "google_bucket"])
+def place(request: pytest.FixtureRequest) -> storage.Location:
+    return location(request.getfixturevalue(request.param)) / "out"
 
 
 def write(place: storage.Location, content: bytes) -> None:
@@ -127,7 +127,9 @@ def test_reading_fetches_ranges(bucket: str, object_store: ObjectStore) -> None:
         assert len(object_store.requests()) - before < 20
 
 
-def test_random_reads_equal_the_content(bucket: str) -> None:
+@pytest.mark.parametrize("kind", ["bucket", "google_bucket"])
+def test_random_reads_equal_the_content(request: pytest.FixtureRequest, kind: str) -> None:
+    bucket = request.getfixturevalue(kind)
     dice = random.Random(3)
     content = dice.randbytes(1_000_000)
     write_whole(location(bucket) / "x", content)

@@ -41,6 +41,10 @@ def undisturbed(card: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 @pytest.fixture
 def archive(card: Path, bucket: str) -> str:
+    return uploaded(card, bucket)
+
+
+def uploaded(card: Path, bucket: str) -> str:
     for file in list_files(card, recursive=True):
         write_whole(location(f"{bucket}/card") / file.relative_path, file.location.read_bytes())
     return f"{bucket}/card"
@@ -69,6 +73,24 @@ def test_tables_are_those_of_a_run_on_disks_byte_for_byte(
     again = run([location(archive)], out)
     assert (again.segments, again.recordings["done before"]) == (0, 4)
     assert published_in(out) == undisturbed
+
+
+def test_tables_in_googles_store_are_the_same(
+    card: Path, google_bucket: str, undisturbed: dict[str, bytes]
+) -> None:
+    archive, out = uploaded(card, google_bucket), location(f"{google_bucket}/a b/out")
+    run([location(archive)], out)
+    assert published_in(out) == undisturbed
+    assert staged_in(out) == []
+    assert run([location(archive)], out).segments == 0
+    answers = open_tables(out).sql("SELECT count(*) FROM answers").fetchall()
+    assert (
+        answers
+        == open_tables(out)
+        .sql("SELECT count(DISTINCT (recording_id, start_s, query)) FROM answers")
+        .fetchall()
+    )
+    assert answers[0][0] > 20
 
 
 def test_interrupted_run_goes_on(
