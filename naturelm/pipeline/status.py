@@ -63,7 +63,8 @@ def newest_run(directory: Location) -> RunStatus:
     """
     if not (directory / ANALYSIS).is_file():
         raise NaturelmError(
-            f"{directory}: holds no results (no {ANALYSIS}); give the --out directory of naturelm process"
+            f"{directory}: holds no results (no {ANALYSIS}); give the --out directory of naturelm process, or wait for "
+            "the end of its first scan"
         )
     for file in reversed(list_files(directory / RUNS)):
         if file.relative_path.endswith(".json"):
