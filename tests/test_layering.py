@@ -27,7 +27,12 @@ LAYERS = [
     {"cli"},
 ]
 LAYER = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
-RAY_HOMES = {"pipeline/ray_adapter.py", "training/ray_adapter.py"}
+RAY_HOMES = {
+    "pipeline/ray_adapter.py",
+    "pipeline/ray_cluster.py",
+    "pipeline/ray_watch.py",
+    "training/ray_adapter.py",
+}
 MODEL_LIBRARIES = {"torch", "transformers", "peft", "safetensors", "numpy", "huggingface_hub", "naturelm"}
 
 

@@ -1,4 +1,4 @@
-"""The job on Ray Data: CPU tasks decode, model actors answer. The only module of the pipeline with Ray.
+"""The job on Ray Data: CPU tasks decode, model actors answer.
 
 Ray Data schedules, moves blocks between nodes and replaces what dies; committing stays with the driver.
 """
@@ -9,19 +9,14 @@ import functools
 import logging
 import os
 import pickle
-import signal
-import socket
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data._internal.execution.execution_callback import ExecutionCallback
-from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from naturelm.config import ArchiveConfig
@@ -37,6 +32,8 @@ from naturelm.pipeline.attempts import (
 )
 from naturelm.pipeline.plan import Read
 from naturelm.pipeline.progress import Progress
+from naturelm.pipeline.ray_cluster import KNOCK_S, cores, own_sigterm, start_ray
+from naturelm.pipeline.ray_watch import Metrics, QueueWatch
 from naturelm.pipeline.rows import AnsweredSegment
 from naturelm.pipeline.stages import Ask, Decode
 from naturelm.pipeline.stopping import RunStopped, Stop
@@ -52,8 +49,6 @@ _ACTOR_CPUS = 0.75
 _DECODE_CPUS = {"cpu": 0.25, "gpu": 1.0}
 # What a model actor on a CPU takes, libraries and all: as many start as fit.
 _CPU_ACTOR_BYTES = 2 << 30
-_KNOCK_S = 10
-_START_TRIES = 3
 _WATCH_S = 0.5
 
 
@@ -81,10 +76,10 @@ def answer_on_ray(
     """
     started = not ray.is_initialized()
     if started:
-        with _own_sigterm():
+        with own_sigterm():
             start_ray(config.job.address)
-    progress.show_queues(_QueueWatch.depths)
-    metrics = _Metrics()
+    progress.show_queues(QueueWatch.depths)
+    metrics = Metrics()
     metrics.show(progress)
     try:
         with _register(stop) as register:
@@ -108,88 +103,6 @@ def answer_on_ray(
     finally:
         if started:
             ray.shutdown()
-
-
-def start_ray(address: str | None) -> None:
-    """Join a Ray cluster, or start a local one, without a word.
-
-    Raises
-    ------
-    NaturelmError
-        No cluster answers at `address`.
-    RunStopped
-        Ray cannot be started.
-    """
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        _start_here(quiet)
-        return
-    try:
-        _knock(address)
-        ray.init(address=address, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise NaturelmError(
-            f"{address}: no Ray cluster answers there ({reason}); check --address or leave it out"
-        ) from None
-
-
-def _start_here(quiet: dict[str, Any]) -> None:
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for tries_left in reversed(range(_START_TRIES)):
-        try:
-            with _silenced():
-                ray.init(
-                    # Not "auto": a stale record of an earlier cluster must not be joined.
-                    address="local",
-                    num_cpus=_cores(),
-                    include_dashboard=False,
-                    object_store_memory=min(8 << 30, max(128 << 20, memory_bytes // 8)),
-                    **quiet,
-                )
-            return
-        except Exception as error:
-            # Ray raises bare exceptions, of a machine that is too busy to start it within half a minute for one.
-            ray.shutdown()
-            if not tries_left:
-                raise RunStopped(
-                    f"Ray cannot be started here ({error}); run the same command again"
-                ) from error
-
-
-def _knock(address: str) -> None:
-    """Raise OSError where nothing listens: Ray itself would go on trying for minutes."""
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
-
-
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep Ray's core from writing to the terminal about every actor pool, and about being kept from it.
-
-    It writes past Python; what goes wrong still comes as an exception.
-    """
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        os.close(nowhere)
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep what SIGTERM does: a driver that starts Ray is made to exit at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 class _RemoteRegister:
@@ -227,8 +140,8 @@ def _register(stop: Stop) -> Iterator[_RemoteRegister]:
         while not over.wait(_WATCH_S):
             with suppress(ray.exceptions.RayError):
                 if stop.asked(longest_s):
-                    ray.get(actor.stop.remote(), timeout=_KNOCK_S)
-                longest_s = ray.get(actor.longest_s.remote(), timeout=_KNOCK_S)
+                    ray.get(actor.stop.remote(), timeout=KNOCK_S)
+                longest_s = ray.get(actor.longest_s.remote(), timeout=KNOCK_S)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -247,7 +160,7 @@ def _dataset(
     context.target_max_block_size = _BLOCK_BYTES
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.custom_execution_callback_classes = [_QueueWatch]
+    context.custom_execution_callback_classes = [QueueWatch]
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -273,7 +186,7 @@ def _dataset(
             _AskActor,
             fn_constructor_kwargs={
                 "config": config,
-                "threads": None if device == "gpu" else max(1, _cores() // now),
+                "threads": None if device == "gpu" else max(1, cores() // now),
                 "register": register,
                 "make_ask": make_ask,
             },
@@ -332,61 +245,6 @@ class _AskActor:
                 # Ray starts a fresh process, which has the GPU again.
                 os._exit(1)
         return pa.table({"answered": pa.array([pickle.dumps(item) for item in done], pa.large_binary())})
-
-
-class _QueueWatch(ExecutionCallback):
-    """Counts what waits for each stage or is in it, in blocks; Ray Data calls it as it schedules."""
-
-    depths: ClassVar[dict[str, int]] = {"to decode": 0, "to answer": 0}
-
-    def on_execution_step(self, executor: Any) -> None:
-        for operator, state in executor._topology.items():
-            for stage, name in (("to decode", "_decode"), ("to answer", "_AskActor")):
-                if name in operator.name:
-                    self.depths[stage] = state.total_enqueued_input_blocks() + operator.num_active_tasks()
-
-
-class _Metrics:
-    """The run's figures for Prometheus, which asks every Ray node; Ray puts `ray_` before the names."""
-
-    _EVERY_S = 5.0
-    _GAUGES: ClassVar[dict[str, str]] = {
-        "sound_s": "Seconds of sound that this run has answered.",
-        "total_s": "Seconds of sound that this run is to answer.",
-        "times_real_time": "Seconds of sound per second, over the last ten minutes.",
-        "windows": "Windows that this run has committed.",
-        "gated": "Windows of those that the gate kept from the model.",
-        "detections": "Detections that this run has committed.",
-        "failed": "Recordings of this run that are not ok.",
-    }
-
-    def __init__(self) -> None:
-        self._gauges = {name: Gauge(f"naturelm_{name}", said) for name, said in self._GAUGES.items()}
-        self._queue = Gauge("naturelm_queue", "Blocks that wait for a stage or are in it.", ("stage",))
-        self._shown = -self._EVERY_S
-
-    def show(self, progress: Progress) -> None:
-        """Export the figures, and have the progress show the cluster; now and then, however often it is called."""
-        if time.monotonic() - self._shown < self._EVERY_S:
-            return
-        self._shown = time.monotonic()
-        progress.show_cluster(_cluster())
-        figures = progress.figures
-        for name, gauge in self._gauges.items():
-            gauge.set(getattr(figures, name))
-        for stage, depth in figures.queues.items():
-            self._queue.set(depth, {"stage": stage})
-
-
-def _cluster() -> dict[str, float]:
-    """Nodes that are alive, and what they have for this run and others."""
-    resources = ray.cluster_resources()
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    return {"nodes": nodes, "cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_workers() -> int:

@@ -29,7 +29,7 @@ def exported(host: str, port: int) -> dict[str, float]:
 def test_figures_are_exported_through_ray(local_ray) -> None:
     import ray
 
-    from naturelm.pipeline.ray_adapter import _Metrics
+    from naturelm.pipeline.ray_watch import Metrics
 
     shown = Figures(
         sound_s=1200.0,
@@ -50,7 +50,7 @@ def test_figures_are_exported_through_ray(local_ray) -> None:
             self.cluster = cluster
 
     progress = Shown()
-    _Metrics().show(progress)
+    Metrics().show(progress)
     assert progress.cluster == {"nodes": 1, "cpus": 2, "gpus": 0}
     (node,) = ray.nodes()
     expected = {
@@ -75,16 +75,16 @@ def test_figures_are_exported_through_ray(local_ray) -> None:
 def test_queues_are_counted_while_ray_works(local_ray, monkeypatch) -> None:
     import ray.data
 
-    from naturelm.pipeline.ray_adapter import _QueueWatch
+    from naturelm.pipeline.ray_watch import QueueWatch
 
     def _decode(batch):
         time.sleep(0.2)
         return batch
 
     context = ray.data.DataContext.get_current()
-    monkeypatch.setattr(context, "custom_execution_callback_classes", [_QueueWatch])
+    monkeypatch.setattr(context, "custom_execution_callback_classes", [QueueWatch])
     slow = ray.data.from_items(list(range(12)), override_num_blocks=12).map_batches(_decode, num_cpus=1)
-    depths = [_QueueWatch.depths["to decode"] for _ in slow.iter_batches(batch_size=None, prefetch_batches=0)]
+    depths = [QueueWatch.depths["to decode"] for _ in slow.iter_batches(batch_size=None, prefetch_batches=0)]
     assert len(depths) == 12
     assert max(depths) >= 2
-    assert _QueueWatch.depths["to decode"] == 0
+    assert QueueWatch.depths["to decode"] == 0

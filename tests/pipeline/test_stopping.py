@@ -112,7 +112,7 @@ def test_ray_that_does_not_start_in_time_is_started_again(monkeypatch):
     """Ray gives itself half a minute, which a busy machine may miss."""
     import ray
 
-    from naturelm.pipeline import ray_adapter
+    from naturelm.pipeline.ray_cluster import start_ray
 
     tried = []
 
@@ -125,9 +125,9 @@ def test_ray_that_does_not_start_in_time_is_started_again(monkeypatch):
     # The one that other tests use goes on.
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     wanted = 3
-    ray_adapter.start_ray(None)
+    start_ray(None)
     assert len(tried) == 3
     tried, wanted = [], 99
     with pytest.raises(RunStopped, match=r"Ray cannot be started here \(The current node timed out"):
-        ray_adapter.start_ray(None)
+        start_ray(None)
     assert len(tried) == 3
