@@ -2,7 +2,8 @@
 
 `configs/cluster/slurm.sh` over two Ray nodes (Slurm's own commands run here what they are given), interrupted as Slurm
 does and submitted again; and `jobs/process_archive.py` by `ray job submit`. The published files are compared with those
-of a run without Ray.
+of a run without Ray. Then `jobs/train.py`, two workers, with recordings and checkpoints in an object store; its loss
+curve is compared with that of one process on a disk.
 """
 
 from __future__ import annotations
@@ -18,9 +19,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import boto3
+
+from naturelm.storage import list_files, location, write_whole
 from naturelm.synthesis import make_night
+from tests.object_store import ObjectStore
 from tests.pipeline.faults import ROOT, committed, ended, start, wait_until
 from tests.pipeline.runs import published, staged
+from tests.training.runs import config, losses, make_manifest, make_shape, run, settings, write_config
 
 BIN = Path(sys.executable).parent
 SHIMS = {
@@ -61,13 +67,13 @@ def slurm(work: Path, out: Path, number: int, interrupt_at: int | None = None) -
 
 
 @contextmanager
-def ray_head(work: Path) -> Iterator[tuple[str, dict[str, str]]]:
+def ray_head(env: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
     """A cluster of one node; yields where it takes jobs, and the environment that may reach it."""
     with socket.socket() as first, socket.socket() as second:
         first.bind(("127.0.0.1", 0))
         second.bind(("127.0.0.1", 0))
         port, dashboard = first.getsockname()[1], second.getsockname()[1]
-    env = environment(work) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(16).hex()}
+    env = env | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(16).hex()}
     options = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2", "--block"]
     head = subprocess.Popen(
         ["ray", "start", *options],
@@ -83,23 +89,14 @@ def ray_head(work: Path) -> Iterator[tuple[str, dict[str, str]]]:
         head.wait(60)
 
 
-def submitted(work: Path, out: Path) -> tuple[int, str]:
-    """Run the job script by `ray job submit`; returns its exit code and what it said."""
-    job = [
-        "python",
-        "jobs/process_archive.py",
-        work / "archive",
-        "--out",
-        out,
-        "--config",
-        work / "archive.yaml",
-    ]
-    with ray_head(work) as (address, env):
+def submitted(env: dict[str, str], *job: object) -> tuple[int, str]:
+    """Run a script by `ray job submit`; returns its exit code and what it said."""
+    with ray_head(env) as (address, reaching):
         deadline = time.monotonic() + 120
         while True:
             done = subprocess.run(
-                ["ray", "job", "submit", "--address", address, "--", *job],
-                env=env,
+                ["ray", "job", "submit", "--address", address, "--", "python", *job],
+                env=reaching,
                 cwd=ROOT,
                 capture_output=True,
                 text=True,
@@ -112,6 +109,35 @@ def submitted(work: Path, out: Path) -> tuple[int, str]:
             if time.monotonic() > deadline:
                 raise AssertionError(done.stderr)
             time.sleep(1)
+
+
+def trained(work: Path) -> None:
+    """Train a tiny model of code-made sounds by the job script, and in this process."""
+    shape, manifest = make_shape(work / "tiny"), make_manifest(work / "sounds")
+    changes = {"optimisation": {"steps": 40}}
+    run(config(shape, manifest, work / "one", **changes))
+    store = ObjectStore()
+    try:
+        os.environ |= store.environment
+        where = {"LocationConstraint": os.environ["AWS_REGION"]}
+        boto3.client("s3").create_bucket(Bucket="season", CreateBucketConfiguration=where)
+        for file in list_files(manifest.parent):
+            write_whole(location("s3://season/sounds") / file.relative_path, file.location.read_bytes())
+        values = settings(shape, Path("unused"), "s3://season/run", run={"workers": None}, **changes)
+        values["data"]["manifests"] = [f"s3://season/sounds/{manifest.name}"]
+        path = write_config(work / "train.yaml", values)
+        began = time.monotonic()
+        code, said = submitted(environment(work), "jobs/train.py", path, "--workers", "2", "--resume")
+        here, there = losses(work / "one"), losses("s3://season/run")
+        same = here.keys() == there.keys()
+        apart = max(abs(here[step] - there[step]) for step in here) if same else float("nan")
+        result = f"curves differ by {apart:.1e} at most" if same and code == 0 else f"DIFFERENT {said}"
+        print(
+            f"| jobs/train.py, S3 | exit code {code} | {result} | {time.monotonic() - began:.0f} s |",
+            flush=True,
+        )
+    finally:
+        store.stop()
 
 
 def main() -> None:
@@ -142,8 +168,11 @@ def main() -> None:
     told("slurm.sh, two nodes, interrupted and submitted again", out, codes, said, began)
 
     began, out = time.monotonic(), work / "submitted"
-    code, said = submitted(work, out)
+    job = ["jobs/process_archive.py", work / "archive", "--out", out, "--config", work / "archive.yaml"]
+    code, said = submitted(environment(work), *job)
     told("jobs/process_archive.py by `ray job submit`", out, str(code), said, began)
+
+    trained(work)
 
 
 if __name__ == "__main__":
