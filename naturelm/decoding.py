@@ -128,7 +128,8 @@ class Decoder:
     def decode(self, request: DecodeRequest) -> Iterator[DecodedSpan]:
         """Decode a request's spans, one after the other; memory holds one span.
 
-        A file that crashes the child is tried once more, in case something else killed it.
+        A file that crashes the child, or a child that does not start, is tried once more, in case something else killed
+        it.
 
         Yields
         ------
@@ -156,8 +157,10 @@ class Decoder:
                     yield from _failed(request, done, "timeout", sentence, hang.pcm)
                     done = len(request.spans)
                 except _NoStart as failure:
-                    yield from _failed(request, done, "unreachable", str(failure))
-                    done = len(request.spans)
+                    crashes += 1
+                    if crashes > 1:
+                        yield from _failed(request, done, "unreachable", str(failure))
+                        done = len(request.spans)
             clean = True
         finally:
             if not clean:
