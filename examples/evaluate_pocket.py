@@ -253,11 +253,9 @@ def real(model: NatureLM, path: Path) -> dict[str, object]:
     }
 
 
-# The station day S4A03895 of 2019-05-22, ten seconds every quarter of an hour, as its spectrograms show it: birds from
-# 05:00 to 21:45 but for these, where none or next to nothing is seen.
-UNCLEAR = {"1130", "1200", "1245", "1330", "1345", "1400", "1415", "1500", "1630", "1715", "1745", "1830"}
-# An owl's hoots at 800 Hz, faint; the other windows of the night show no voice at all.
-OWL = {"0015", "0415"}
+# The station day S4A03895 of 2019-05-22, ten seconds every quarter of an hour: what we see on each spectrogram.
+# `unclear` is next to nothing at a time of day when birds sing; the owl is far away.
+SEEN = Path(__file__).with_name("station_day_seen.csv")
 
 
 def station_day(model: NatureLM, directory: Path) -> dict[str, object]:
@@ -268,8 +266,11 @@ def station_day(model: NatureLM, directory: Path) -> dict[str, object]:
         file.stem.rpartition("_")[2][:4]: {label.name for label in parse_labels(text)} - {"None"}
         for file, text in zip(files, said, strict=True)
     }
-    by_day = {time for time in labels if "0500" <= time < "2200"}
-    birds, night = by_day - UNCLEAR, labels.keys() - by_day - OWL
+    with SEEN.open(newline="") as table:
+        seen = {row["time"]: row["seen"] for row in csv.DictReader(table)}
+    birds, night, owl = (
+        [time for time in labels if seen[time] == what] for what in ("birds", "nothing", "owl")
+    )
     return {
         "windows": len(labels),
         "with_birds": len(birds),
@@ -283,7 +284,7 @@ def station_day(model: NatureLM, directory: Path) -> dict[str, object]:
         "night": len(night),
         "night_not_none": sum(bool(labels[time]) for time in night),
         "night_labels": dict(collections.Counter(name for time in night for name in labels[time])),
-        "owl": {time: sorted(labels[time]) for time in sorted(OWL)},
+        "owl": {time: sorted(labels[time]) for time in owl},
     }
 
 

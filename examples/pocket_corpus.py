@@ -127,12 +127,13 @@ class Composer:
         for name, clip in clips:
             self._clips.setdefault(name, []).append(_trimmed(clip))
         weights = np.array([1.0 if name in self._clips else 0.7 for name in NAMES])
+        weights[NAMES.index("Songbird")] = 1.5  # what stations hear most
         self._weights = weights / weights.sum()
-        self._noises = [synthesis.background(rng, RATE_HZ, 12.0) for _ in range(noises)]
+        self._noises = [_steady(rng) for _ in range(noises)]
 
     def scene(self, rng: np.random.Generator, hard: bool) -> Scene:
         """No, one or, where `hard`, up to three sounds at any time and level over noise."""
-        count = int(rng.choice(4, p=(0.18, 0.42, 0.3, 0.1) if hard else (0.1, 0.9, 0, 0)))
+        count = int(rng.choice(4, p=(0.22, 0.4, 0.28, 0.1) if hard else (0.1, 0.9, 0, 0)))
         chosen = [NAMES[i] for i in rng.choice(len(NAMES), count, replace=False, p=self._weights)]
         # A recording's last window may be short; what is missing is silence.
         size = int(rng.integers(3 * RATE_HZ, WINDOW)) if hard and rng.random() < 0.12 else WINDOW
@@ -181,7 +182,7 @@ class Composer:
             return clips[rng.integers(len(clips))]
         assert make is not None
         variants = VARIANTS.get(name, ())
-        if variants and rng.random() < 0.35 * len(variants) ** 0.5:
+        if variants and rng.random() < 0.4 * len(variants) ** 0.5:
             make = variants[rng.integers(len(variants))]
         return make(rng, RATE_HZ, SOUND_S)
 
@@ -221,6 +222,15 @@ def loudness(sound: Waveform) -> float:
     return float(np.sqrt(np.quantile(np.square(frames).mean(axis=1), 0.9))) + 1e-6
 
 
+def _steady(rng: np.random.Generator) -> Waveform:
+    """Noise of a quiet place: of a recorder's electronics, or of far traffic and wind, that lies much lower."""
+    if rng.random() < 0.6:
+        return synthesis.background(rng, RATE_HZ, 12.0)
+    low = synthesis.coloured_noise(rng, 12 * RATE_HZ, rng.uniform(1.6, 3))
+    hiss = synthesis.background(rng, RATE_HZ, 12.0)
+    return (low / loudness(low) + hiss * 10 ** (-rng.uniform(0, 40) / 20) / loudness(hiss)).astype(np.float32)
+
+
 def _trimmed(clip: Waveform) -> Waveform:
     """Without the digital silence at the end that fills ESC-10's clips up to five seconds."""
     heard = np.flatnonzero(np.abs(clip) > 1e-4)
@@ -233,16 +243,16 @@ def _trimmed(clip: Waveform) -> Waveform:
 def questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
     """Task, prompt and answer of everything that is asked about a scene."""
     asked = [(DETECTION, DETECTION, ", ".join(scene.names) or "None")]
-    for _ in range(2):
-        options = _options(rng, set(scene.names) if rng.random() < 0.7 else set(), avoid=())
+    for _ in range(3):
+        options = _options(rng, set(scene.names) if rng.random() < 0.8 else set(), avoid=())
         heard = [name for name in scene.names if name in options]
         asked.append(
             (DETECTION_OPTIONS, DETECTION_OPTIONS.format(", ".join(options)), ", ".join(heard) or "None")
         )
     if scene.focal or not scene.names:
         asked.append((FOCAL, FOCAL, scene.focal or "None"))
-        for _ in range(2):
-            offered = scene.focal if rng.random() < 0.65 else None
+        for _ in range(3):
+            offered = scene.focal if rng.random() < 0.75 else None
             options = _options(rng, {offered} if offered else set(), avoid=scene.names)
             asked.append((FOCAL_OPTIONS, FOCAL_OPTIONS.format(", ".join(options)), offered or "None"))
     asked.append((CAPTION, CAPTION, sentence(scene, 0)))
@@ -261,7 +271,7 @@ def sentence(scene: Scene, form: int) -> str:
 
 def _options(rng: np.random.Generator, wanted: set[str], avoid: Iterable[str]) -> list[str]:
     others = [name for name in NAMES if name not in wanted and name not in avoid]
-    options = [*sorted(wanted), *rng.choice(others, rng.choice((2, 3, 4, 6, 9)), replace=False)]
+    options = [*sorted(wanted), *rng.choice(others, rng.choice((2, 3, 3, 4, 6, 9)), replace=False)]
     if rng.random() < 0.4:
         options.append("None")
     return [str(name) for name in rng.permutation(options)]
