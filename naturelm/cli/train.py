@@ -24,7 +24,7 @@ class _ConfigOrVerb(click.Group):
         return super().parse_args(ctx, args)
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write_usage(ctx.command_path, "CONFIG [--workers N] [--address RAY] [--resume]")
+        formatter.write_usage(ctx.command_path, "CONFIG [--workers N | --no-ray] [--address RAY] [--resume]")
         formatter.write_usage(ctx.command_path, "report RUN -o FILE", prefix="       ")
 
 
@@ -43,15 +43,18 @@ def train() -> None:
     "--workers",
     type=int,
     metavar="N",
-    help="Ray Train workers; 0: this process, without Ray [default: one per GPU].",
+    help="Ray Train workers [default: one per GPU].",
+)
+@click.option(
+    "--ray/--no-ray", default=None, help="Train on Ray, or in this process alone [default: what CONFIG says]."
 )
 @click.option("--address", metavar="RAY", help="Ray cluster to join [default: start one here].")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint, if there is one.")
-def run(config: Path, workers: int | None, address: str | None, resume: bool) -> None:
+def run(config: Path, workers: int | None, ray: bool | None, address: str | None, resume: bool) -> None:
     """Train as CONFIG says (`run` may be left out)."""
     from naturelm.training.config import load
 
-    settings = load(config, {"workers": workers, "address": address})
+    settings = load(config, {"workers": workers, "ray": ray, "address": address})
 
     from naturelm.pipeline.stopping import RunStopped
     from naturelm.training.job import run_training

@@ -162,7 +162,9 @@ class RunSettings(Section):
     storage : str
         Directory, or URL of an object store (`s3://bucket/run`), that all workers see.
     workers : int, optional
-        Ray Train workers; 0 trains in this process, without Ray. Default: one per GPU, or one.
+        Ray Train workers. Default: one per GPU, or one.
+    ray : bool
+        Train on Ray; without it in this process alone.
     address : str, optional
         Ray cluster to join; a local one is started where not given.
     shard : bool
@@ -170,7 +172,7 @@ class RunSettings(Section):
     activation_checkpointing : bool
         Compute activations again in the backward pass: less memory, a third more time.
     loaders : int
-        Processes that decode for this process with `workers: 0`; on Ray, CPU tasks do it.
+        Processes that decode for this process with `ray: false`; on Ray, CPU tasks do it.
     checkpoint_every, keep : int
         Steps between checkpoints, and how many of the last are kept beside the best.
     best_by : {"loss", "token_accuracy", "exact", "f1"}
@@ -182,7 +184,8 @@ class RunSettings(Section):
     """
 
     storage: str = Field(min_length=1)
-    workers: int | None = Field(default=None, ge=0)
+    workers: int | None = Field(default=None, ge=1)
+    ray: bool = True
     address: str | None = None
     shard: bool = False
     activation_checkpointing: bool = False
@@ -210,8 +213,9 @@ class TrainConfig(Section):
     def _parts_fit(self) -> TrainConfig:
         if self.run.best_by in ("exact", "f1") and not self.evaluation.generate:
             raise ValueError(f"run.best_by is {self.run.best_by!r}, which needs evaluation.generate")
-        if self.run.shard and self.run.workers == 0:
-            raise ValueError("run.shard needs workers; without Ray there is one process")
+        for name in ("workers", "address", "shard"):
+            if getattr(self.run, name) and not self.run.ray:
+                raise ValueError(f"run.{name} needs Ray, and run.ray is false; give --ray or leave it out")
         return self
 
     def result(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def run_training(config: TrainConfig, resume: bool, progress: TrainProgress) -> 
         return 0
     progress.start(config.optimisation.steps, done, len(stream), len(held_out) if held_out else 0)
     try:
-        if config.run.workers == 0:
+        if not config.run.ray:
             _train_here(config, stream, held_out, progress)
         else:
             from naturelm.training.ray_adapter import train_on_ray

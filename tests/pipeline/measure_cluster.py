@@ -123,7 +123,7 @@ def trained(work: Path) -> None:
         boto3.client("s3").create_bucket(Bucket="season", CreateBucketConfiguration=where)
         for file in list_files(manifest.parent):
             write_whole(location("s3://season/sounds") / file.relative_path, file.location.read_bytes())
-        values = settings(shape, Path("unused"), "s3://season/run", run={"workers": None}, **changes)
+        values = settings(shape, Path("unused"), "s3://season/run", run={"ray": True}, **changes)
         values["data"]["manifests"] = [f"s3://season/sounds/{manifest.name}"]
         path = write_config(work / "train.yaml", values)
         began = time.monotonic()

@@ -104,7 +104,7 @@ def settings(shape: Path, manifest: Path, storage: object, **sections: Any) -> d
         "data": {"manifests": [str(manifest)], "window_s": WINDOW_S},
         "optimisation": {"steps": 6, "batch": 4, "peak_lr": 3e-3, "end_lr": 1e-3, "warmup_steps": 2},
         "precision": "float32",
-        "run": {"storage": str(storage), "workers": 0, "loaders": 0, "log_every": 1, "checkpoint_every": 2},
+        "run": {"storage": str(storage), "ray": False, "loaders": 0, "log_every": 1, "checkpoint_every": 2},
     }
     for name, change in sections.items():
         values[name] = {**values[name], **change} if isinstance(values.get(name), dict) else change

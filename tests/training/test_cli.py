@@ -50,9 +50,12 @@ def written(shape, manifest, tmp_path):
         ({"model": {"trainable": ["ears"]}}, "model.trainable.0 is 'ears'"),
         ({"data": {"manifests": ["none.jsonl"]}}, "none.jsonl"),
         ({"data": {"window_s": 3}}, "data.window_s is 3, but the model hears 2 s"),
-        ({"run": {"workers": -1}}, "run.workers is -1"),
-        ({"run": {"workers": 3}}, "optimisation.batch is 4, which 3 workers cannot share evenly"),
-        ({"run": {"shard": True}}, "run.shard needs workers"),
+        ({"run": {"workers": 0, "ray": True}}, "run.workers is 0"),
+        (
+            {"run": {"workers": 3, "ray": True}},
+            "optimisation.batch is 4, which 3 workers cannot share evenly",
+        ),
+        ({"run": {"shard": True}}, "run.shard needs Ray, and run.ray is false; give --ray or leave it out"),
         (
             {"run": {"storage": "what://bucket"}},
             "what://bucket: what:// is not read here; give a path, s3:// or gs://",
@@ -66,6 +69,13 @@ def written(shape, manifest, tmp_path):
 )
 def test_mistake_is_one_sentence_and_exit_code_2(written, tmp_path, sections, told):
     assert told in refused(call("train", written(**sections)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_workers_are_refused_and_ray_may_be_left_out(written, tmp_path):
+    assert "run.workers is 0" in refused(call("train", written(), "--ray", "--workers", "0"))
+    assert "run.workers needs Ray" in refused(call("train", written(), "--no-ray", "--workers", "2"))
+    assert "run.address needs Ray" in refused(call("train", written(), "--address", "127.0.0.1:1"))
     assert not (tmp_path / "run").exists()
 
 
@@ -108,7 +118,7 @@ def test_report_tells_what_it_cannot_do(tmp_path):
 
 def test_help_shows_both_ways():
     text = call("train", "--help").output
-    assert "CONFIG [--workers N] [--address RAY] [--resume]" in text
+    assert "CONFIG [--workers N | --no-ray] [--address RAY] [--resume]" in text
     assert "report RUN -o FILE" in text
     assert "--resume" in call("train", "run", "--help").output
 

@@ -40,7 +40,15 @@ def test_two_workers_one_of_them_killed_give_the_curve_of_one_process(
     run(config(shape, manifest, tmp_path / "one", run={"checkpoint_every": 10}, **changes))
     killer = KillsAWorker(tmp_path / "two")
     killer.start()
-    run(config(shape, manifest, tmp_path / "two", run={"checkpoint_every": 10, "workers": 2}, **changes))
+    run(
+        config(
+            shape,
+            manifest,
+            tmp_path / "two",
+            run={"checkpoint_every": 10, "ray": True, "workers": 2},
+            **changes,
+        )
+    )
     assert killer.killed_at is not None
     assert killer.killed_at < 120
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
@@ -52,4 +60,4 @@ def test_two_workers_one_of_them_killed_give_the_curve_of_one_process(
 
 def test_more_workers_than_the_cluster_holds_are_refused(shape, manifest, tmp_path, local_ray):
     with pytest.raises(NaturelmError, match="8 workers are more than the 4 this cluster holds"):
-        run(config(shape, manifest, tmp_path, optimisation={"batch": 8}, run={"workers": 8}))
+        run(config(shape, manifest, tmp_path, optimisation={"batch": 8}, run={"ray": True, "workers": 8}))
