@@ -193,8 +193,9 @@ def test_upload_two_sounds_ask_and_ask_on(page: Page, app: RunningApp, tmp_path:
     )
     wait_for_text(page, "#ask-status", "Windows answered: 6 of 6.")
     messages = page.locator("#conversation .message")
-    assert messages.filter(has_text="Caption the audio.").count() >= 1
-    assert messages.filter(has_text="What are the common names").count() >= 1
+    # The page gets its parts one after the other.
+    for question in ("Caption the audio.", "What are the common names"):
+        messages.filter(has_text=question).first.wait_for()
 
 
 def test_an_example_is_one_click_away(page: Page) -> None:
