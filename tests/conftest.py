@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import settings
@@ -52,33 +53,29 @@ def google_store() -> Iterator[GoogleStore]:
     store.stop()
 
 
-@pytest.fixture
-def google_bucket(google_store: GoogleStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of an empty bucket of Google's, with what it takes to reach it in the environment."""
+@contextmanager
+def _named(scheme: str, store: ObjectStore | GoogleStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty bucket, with what it takes to reach it in the environment."""
     from naturelm import storage
 
-    for name, value in google_store.environment.items():
+    for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
     storage._filesystem.cache_clear()
     name = f"night-{uuid.uuid4().hex}"
-    google_store.create(name)
-    yield f"gs://{name}"
+    store.create(name)
+    yield f"{scheme}://{name}"
     storage._filesystem.cache_clear()
+
+
+@pytest.fixture
+def google_bucket(google_store: GoogleStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty bucket of Google's, with what it takes to reach it in the environment."""
+    with _named("gs", google_store, monkeypatch) as url:
+        yield url
 
 
 @pytest.fixture
 def bucket(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of an empty bucket, with what it takes to reach it in the environment."""
-    import boto3
-
-    from naturelm import storage
-
-    for name, value in object_store.environment.items():
-        monkeypatch.setenv(name, value)
-    storage._filesystem.cache_clear()
-    name = f"night-{uuid.uuid4().hex}"
-    boto3.client("s3").create_bucket(
-        Bucket=name, CreateBucketConfiguration={"LocationConstraint": os.environ["AWS_REGION"]}
-    )
-    yield f"s3://{name}"
-    storage._filesystem.cache_clear()
+    """The URL of an empty bucket of S3, with what it takes to reach it in the environment."""
+    with _named("s3", object_store, monkeypatch) as url:
+        yield url

@@ -69,6 +69,12 @@ class ObjectStore(_Server):
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
+    def create(self, bucket: str) -> None:
+        import boto3
+
+        where = {"LocationConstraint": self.environment["AWS_REGION"]}
+        boto3.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration=where)
+
     def requests(self) -> list[str]:
         """Method and path of every request so far."""
         return [" ".join(found) for found in _LINE.findall(Path(self._log.name).read_text(errors="replace"))]
