@@ -79,3 +79,15 @@ def bucket(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """The URL of an empty bucket of S3, with what it takes to reach it in the environment."""
     with _named("s3", object_store, monkeypatch) as url:
         yield url
+
+
+@pytest.fixture
+def point_at(bucket: str, monkeypatch: pytest.MonkeyPatch):
+    """Have another server answer for the store of `bucket`."""
+    from naturelm import storage
+
+    def point(endpoint: str) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        storage._filesystem.cache_clear()
+
+    return point

@@ -11,6 +11,9 @@ import click
 from naturelm import __version__
 from naturelm.errors import NaturelmError
 
+# As shells count a process that Ctrl-C ended.
+INTERRUPTED = 130
+
 # verb -> one line of help, shown without importing the verb
 VERBS = {
     "plan": "Say what an archive holds and what processing it will take.",
@@ -33,7 +36,7 @@ VERBS = {
 
 
 class _Verbs(click.Group):
-    """Verbs by name; a NaturelmError becomes one sentence and exit code 2."""
+    """Verbs by name; a NaturelmError becomes one sentence and exit code 2, Ctrl-C one word and 130."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -54,6 +57,9 @@ class _Verbs(click.Group):
             return super().invoke(ctx)
         except NaturelmError as error:
             raise _InputMistake(str(error)) from None
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 class _InputMistake(click.ClickException):

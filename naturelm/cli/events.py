@@ -10,6 +10,7 @@ from naturelm.cli.locations import LOCATION
 from naturelm.cli.query import OUTPUTS, write
 from naturelm.storage import Location
 from naturelm.tables.events import GAP_S, read_events
+from naturelm.tables.interrupt import interruptible
 from naturelm.tables.output import BATCH_ROWS
 from naturelm.tables.query import open_tables
 
@@ -39,5 +40,5 @@ def events(directory: Location, gap: float, min_score: float, output: str, out: 
 
     An event may run on into the next recording where station and time are known.
     """
-    connection = open_tables(directory, locked=True)
-    write(read_events(connection, gap_s=gap, min_score=min_score, batch_rows=BATCH_ROWS), output, out)
+    with interruptible(open_tables(directory, locked=True)) as connection:
+        write(read_events(connection, gap_s=gap, min_score=min_score, batch_rows=BATCH_ROWS), output, out)

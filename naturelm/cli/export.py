@@ -10,6 +10,7 @@ from naturelm.errors import NaturelmError
 from naturelm.tables.errors import told
 from naturelm.tables.export import FORMATS, get_format
 from naturelm.tables.export.rows import Selection
+from naturelm.tables.interrupt import interruptible
 from naturelm.tables.labels import scientific_queries
 from naturelm.tables.query import open_tables, read_analysis
 from naturelm.text import printable
@@ -51,21 +52,21 @@ def export(
     frequent spelling; --min-score applies to each detection before events are merged.
     """
     module = get_format(form)
-    connection = open_tables(directory, locked=True)
-    selection = Selection(
-        connection,
-        scientific_queries(read_analysis(directory)),
-        min_score,
-        labels,
-        queries,
-        events,
-        archive.absolute().as_posix() if archive else "",
-    )
-    try:
-        with told():
-            saved = module.save(selection, out)
-    except OSError as error:
-        raise NaturelmError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
+    with interruptible(open_tables(directory, locked=True)) as connection:
+        selection = Selection(
+            connection,
+            scientific_queries(read_analysis(directory)),
+            min_score,
+            labels,
+            queries,
+            events,
+            archive.absolute().as_posix() if archive else "",
+        )
+        try:
+            with told():
+                saved = module.save(selection, out)
+        except OSError as error:
+            raise NaturelmError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
     what = "events" if events else "detections"
     click.echo(f"{saved.detections:,} {what} of {saved.recordings:,} recordings in {out}")
     for note in saved.notes:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from naturelm.cli import INTERRUPTED
 from naturelm.cli.archive_options import archive_config, archive_options
 from naturelm.cli.locations import LOCATION
 from naturelm.pipeline.progress import Progress, hours
@@ -21,7 +22,7 @@ from naturelm.text import printable
 _LABELS_SHOWN = 20
 _LABEL_WIDTH = 60
 # As shells count processes that a signal ended.
-_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
+_EXIT_CODES = {"SIGINT": INTERRUPTED, "SIGTERM": 143}
 
 
 @click.command()
@@ -74,7 +75,7 @@ def process(
             )
     except KeyboardInterrupt:
         progress.say(f"interrupted; what was done is kept in {out}: run the same command again to go on")
-        raise click.exceptions.Exit(_EXIT_CODES["SIGINT"]) from None
+        raise click.exceptions.Exit(INTERRUPTED) from None
     except RunStopped as stopped:
         progress.say(f"stopped: {stopped}")
         raise click.exceptions.Exit(1) from None
@@ -90,6 +91,8 @@ def process(
 def _print_summary(counts: Any, out: Location) -> None:
     console = Console()
     if not counts.segments:
+        if counts.left:
+            return
         console.print(
             f"nothing to do: what was asked for is in {out} already ({counts.recordings.total()} recordings)",
             highlight=False,

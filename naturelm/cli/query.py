@@ -13,6 +13,7 @@ from naturelm.cli.locations import LOCATION
 from naturelm.errors import NaturelmError
 from naturelm.storage import Location
 from naturelm.tables import output as outputs
+from naturelm.tables.interrupt import interruptible
 from naturelm.tables.query import open_tables, select
 
 OUTPUTS = [*outputs.TEXT_WRITERS, "parquet"]
@@ -36,8 +37,8 @@ def query(directory: Location, sql: str, output: str, out: Path | None) -> None:
     """
     if sql == "-":
         sql = sys.stdin.read()
-    connection = open_tables(directory, locked=True)
-    write(select(connection, sql, outputs.BATCH_ROWS), output, out)
+    with interruptible(open_tables(directory, locked=True)) as connection:
+        write(select(connection, sql, outputs.BATCH_ROWS), output, out)
 
 
 def write(reader: pa.RecordBatchReader, output: str, out: Path | None) -> None:

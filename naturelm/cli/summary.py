@@ -10,6 +10,7 @@ import click
 from naturelm.cli.locations import LOCATION
 from naturelm.storage import Location
 from naturelm.tables.errors import told
+from naturelm.tables.interrupt import interruptible
 from naturelm.tables.query import open_tables
 from naturelm.tables.summary import By, lines, summarise
 
@@ -39,10 +40,8 @@ def summary(directory: Location, by: By, min_score: float, local_time: bool, out
 
     The default is labels by hour of day. A silent hour counts 0, an unrecorded one shows a dash.
     """
-    with told():
-        result = summarise(
-            open_tables(directory, locked=True), by, min_score, "local" if local_time else "utc"
-        )
+    with interruptible(open_tables(directory, locked=True)) as connection, told():
+        result = summarise(connection, by, min_score, "local" if local_time else "utc")
     if output == "json":
         click.echo(json.dumps(result.as_json(), ensure_ascii=False, indent=2))
     else:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from naturelm.cli import INTERRUPTED
+
 
 class _ConfigOrVerb(click.Group):
     """`train CONFIG` trains; `train report` is a verb: a first word that is none is taken for a configuration."""
@@ -65,7 +67,7 @@ def run(config: Path, workers: int | None, ray: bool | None, address: str | None
         run_training(settings, resume, progress)
     except KeyboardInterrupt:
         progress.say("interrupted; the last checkpoint is kept: go on with --resume")
-        raise click.exceptions.Exit(130) from None
+        raise click.exceptions.Exit(INTERRUPTED) from None
     except (RunStopped, OSError) as stopped:
         why = f"{stopped.filename}: {stopped.strerror}" if isinstance(stopped, OSError) else str(stopped)
         progress.say(f"stopped: {why}; the last checkpoint is kept: go on with --resume")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import soundfile
 
 from naturelm.errors import NaturelmError
+from naturelm.tables.interrupt import interruptible
 from naturelm.tables.labels import label_key
 from naturelm.tables.originals import Excerpt, locate_originals, read_excerpts
 from naturelm.tables.query import open_tables
@@ -138,11 +139,11 @@ def write_clips(
     NaturelmError
         `directory` holds no results, or `out` cannot be written.
     """
-    tables = open_tables(directory)
     summary = ClipsSummary()
-    known = {row[0] for row in tables.execute("SELECT DISTINCT label_key FROM labels").fetchall()}
-    summary.unknown_labels = [label for label in labels if label_key(label) not in known]
-    detections = best_detections(tables, labels or None, min_score, top)
+    with interruptible(open_tables(directory)) as tables:
+        known = {row[0] for row in tables.execute("SELECT DISTINCT label_key FROM labels").fetchall()}
+        summary.unknown_labels = [label for label in labels if label_key(label) not in known]
+        detections = best_detections(tables, labels or None, min_score, top)
     by_recording: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in detections:
         by_recording[row["recording_id"]].append(row)

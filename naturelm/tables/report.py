@@ -13,6 +13,7 @@ from naturelm.pipeline.commit import ANALYSIS, STAGING
 from naturelm.schemas import ANSWERS
 from naturelm.tables.activity import create_station_hours, hours_of_day, station_activity
 from naturelm.tables.clips import best_detections
+from naturelm.tables.interrupt import interruptible
 from naturelm.tables.originals import archive_roots, locate_originals, read_excerpts
 from naturelm.tables.player import player_html, templates
 from naturelm.tables.query import open_tables
@@ -62,45 +63,45 @@ def write_report(directory: Path, out: Path, clips_per_label: int = 3, archive: 
 
 def render_report(directory: Path, clips_per_label: int = 3, archive: Path | None = None) -> str:
     """The report as HTML; parameters and errors as for `write_report`."""
-    tables = open_tables(directory)
-    stations = create_station_hours(tables)
-    labels = _labels(tables)
-    environment = templates()
-    environment.filters.update(number=_number, hours=_hours, clock=_clock, score=_score)
-    return environment.get_template("report.html.j2").render(
-        name=directory.resolve().name,
-        version=__version__,
-        made=dt.datetime.now(dt.UTC),
-        totals=_totals(tables),
-        roots=archive_roots(directory),
-        staged=sum(1 for _ in (directory / STAGING / ANSWERS).glob("*.parquet")),
-        statuses=tables.execute(
-            "SELECT status, count(*), sum(duration_s) FROM recordings GROUP BY status ORDER BY 2 DESC, 1"
-        ).fetchall(),
-        stations=_stations(tables),
-        max_stations=MAX_STATIONS,
-        failures=_rows(
-            tables,
-            f"""SELECT path, status, error, duration_s, decoded_s FROM recordings
-            WHERE status <> 'ok' ORDER BY status, path LIMIT {MAX_FAILURES}""",
-        ),
-        max_failures=MAX_FAILURES,
-        activities=station_activity(tables, stations[:MAX_HEAT_MAPS]),
-        more_activities=len(stations) - MAX_HEAT_MAPS,
-        hours=hours_of_day(tables),
-        untimed=_untimed(tables),
-        labels=labels[:MAX_LABELS],
-        more_labels=len(labels) - MAX_LABELS,
-        score_bins=_SCORE_BINS,
-        clips=list(_clips(tables, directory, labels, clips_per_label, archive)),
-        captions=_rows(
-            tables,
-            f"""SELECT *, count(*) OVER same AS times FROM captions WINDOW same AS (PARTITION BY caption)
-            QUALIFY row_number() OVER (PARTITION BY caption ORDER BY score DESC NULLS LAST, path, start_s) = 1
-            ORDER BY times DESC, score DESC NULLS LAST, caption LIMIT {MAX_CAPTIONS}""",
-        ),
-        settings=_settings(directory),
-    )
+    with interruptible(open_tables(directory)) as tables:
+        stations = create_station_hours(tables)
+        labels = _labels(tables)
+        environment = templates()
+        environment.filters.update(number=_number, hours=_hours, clock=_clock, score=_score)
+        return environment.get_template("report.html.j2").render(
+            name=directory.resolve().name,
+            version=__version__,
+            made=dt.datetime.now(dt.UTC),
+            totals=_totals(tables),
+            roots=archive_roots(directory),
+            staged=sum(1 for _ in (directory / STAGING / ANSWERS).glob("*.parquet")),
+            statuses=tables.execute(
+                "SELECT status, count(*), sum(duration_s) FROM recordings GROUP BY status ORDER BY 2 DESC, 1"
+            ).fetchall(),
+            stations=_stations(tables),
+            max_stations=MAX_STATIONS,
+            failures=_rows(
+                tables,
+                f"""SELECT path, status, error, duration_s, decoded_s FROM recordings
+                WHERE status <> 'ok' ORDER BY status, path LIMIT {MAX_FAILURES}""",
+            ),
+            max_failures=MAX_FAILURES,
+            activities=station_activity(tables, stations[:MAX_HEAT_MAPS]),
+            more_activities=len(stations) - MAX_HEAT_MAPS,
+            hours=hours_of_day(tables),
+            untimed=_untimed(tables),
+            labels=labels[:MAX_LABELS],
+            more_labels=len(labels) - MAX_LABELS,
+            score_bins=_SCORE_BINS,
+            clips=list(_clips(tables, directory, labels, clips_per_label, archive)),
+            captions=_rows(
+                tables,
+                f"""SELECT *, count(*) OVER same AS times FROM captions WINDOW same AS (PARTITION BY caption)
+                QUALIFY row_number() OVER (PARTITION BY caption ORDER BY score DESC NULLS LAST, path, start_s) = 1
+                ORDER BY times DESC, score DESC NULLS LAST, caption LIMIT {MAX_CAPTIONS}""",
+            ),
+            settings=_settings(directory),
+        )
 
 
 def _rows(tables: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:

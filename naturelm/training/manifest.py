@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from naturelm.errors import NaturelmError
-from naturelm.storage import Location, StorePath, is_url, list_files, location
+from naturelm.storage import Location, StoreError, StorePath, is_url, list_files, location
 from naturelm.text import one_line
 
 COLUMNS = ("path", "files", "text", "prompt", "task", "id")
@@ -108,8 +108,9 @@ def read_manifest(path: Location) -> list[Example]:
     Raises
     ------
     NaturelmError
-        It cannot be read, has no rows, or rows are wrong: a file is missing, a text, prompt or task is empty, a
-        column is unknown, an id stands twice. All problems are told at once, the first 20 of them in words.
+        It cannot be read, has no rows, a store does not answer, or rows are wrong: a file is missing, a text,
+        prompt or task is empty, a column is unknown, an id stands twice. All problems are told at once, the first
+        20 of them in words.
     """
     problems = Problems(path)
     examples: list[Example] = []
@@ -138,6 +139,11 @@ def read_manifest(path: Location) -> list[Example]:
                 problems.add(number, f"there is no file {one_line(recording, 400)}")
         except NaturelmError as error:
             problems.add(number, one_line(str(error), 400))
+        except StoreError as error:
+            raise NaturelmError(
+                f"{path}, row {number}: {one_line(recording, 400)} cannot be looked for ({error.strerror}); "
+                "check the URL and your credentials"
+            ) from None
         # Few prompts, tasks and recordings stand in many rows.
         prompt, text, task = (sys.intern(str(texts[name])) for name in ("prompt", "text", "task"))
         examples.append(Example(sys.intern(recording), prompt, text, task, own_id))

@@ -60,6 +60,22 @@ def wait_until(holds: Callable[[], object], process: subprocess.Popen[str] | Non
         time.sleep(0.01)
 
 
+def heard(process: subprocess.Popen[str], words: str) -> None:
+    """Wait until a process says something; what it said is not read again.
+
+    Raises
+    ------
+    AssertionError
+        It ended without a word of it.
+    """
+    said = []
+    for line in process.stdout or ():
+        said.append(line)
+        if words in line:
+            return
+    raise AssertionError(f"the run was over before:\n{''.join(said)}")
+
+
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and what was said."""
     said = process.communicate(timeout=PATIENCE_S)[0]

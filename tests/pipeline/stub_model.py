@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from naturelm.config import ArchiveConfig
 from naturelm.models.answer import Answer
@@ -15,6 +16,8 @@ from naturelm.pipeline.stages import DecodedSegment
 
 SLEEP_S = "NATURELM_TEST_SLEEP_S"
 """Seconds a segment, from the environment."""
+ASLEEP = "NATURELM_TEST_ASLEEP"
+"""A file that is there once a segment is being answered, from the environment."""
 
 
 class StubAsk:
@@ -28,6 +31,8 @@ class StubAsk:
         return [self._answer(part, shrink) for part in decoded]
 
     def _answer(self, part: DecodedSegment, shrink: int) -> AnsweredSegment:
+        if ASLEEP in os.environ:
+            Path(os.environ[ASLEEP]).touch()
         time.sleep(self._sleep_s)
         digest = hashlib.blake2b(part.pcm, digest_size=8).hexdigest()
         answers = tuple(

@@ -29,17 +29,6 @@ def decoded(decoder: Decoder, recording: Recording) -> list[tuple[bytes, str, st
     return [(span.pcm, span.status, span.error) for span in decoder.decode(request)]
 
 
-@pytest.fixture
-def point_at(bucket: str, monkeypatch: pytest.MonkeyPatch):
-    """Have another server answer for the store."""
-
-    def point(endpoint: str) -> None:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        storage._filesystem.cache_clear()
-
-    return point
-
-
 def test_every_kind_of_file_has_the_same_facts_and_the_same_sound(
     tmp_path: Path, bucket: str, object_store: ObjectStore
 ) -> None:

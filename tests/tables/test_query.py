@@ -6,8 +6,10 @@ import csv
 import datetime as dt
 import io
 import json
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas
@@ -490,6 +492,44 @@ def test_a_closed_pipe_is_no_traceback(night):
     assert process.stderr is not None
     assert b"Traceback" not in process.stderr.read()
     process.wait(timeout=60)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) FROM range(3000000) a, range(3000000) b",
+        "SELECT md5(range::varchar) FROM range(900000000)",
+    ],
+    ids=["no rows yet", "rows stream"],
+)
+def test_ctrl_c_ends_a_query_at_once_and_leaves_no_half_file(night, tmp_path, sql):
+    code = "from naturelm.cli import main; print('ready', flush=True); main()"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            code,
+            "query",
+            str(night),
+            sql,
+            "--output",
+            "csv",
+            "--out",
+            tmp_path / "rows.csv",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What was ignored when a shell began stays so; tests may have been started so, in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "interrupted\n")
+    assert list(tmp_path.glob("*.csv*")) == []
 
 
 def test_a_million_rows_stream_in_flat_memory(tmp_path):

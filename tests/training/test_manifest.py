@@ -20,6 +20,7 @@ from naturelm.storage import location, write_whole
 from naturelm.training.data import piece
 from naturelm.training.manifest import read_manifest, write_manifest
 from naturelm.training.mixing import split_options
+from tests.object_store import failing
 
 ROW = {"path": "a.wav", "prompt": "What calls?", "text": "Owl", "task": "common-naming", "id": "1"}
 
@@ -81,6 +82,17 @@ def test_recording_that_no_store_holds_is_told(here, bucket):
         f"  row 1: there is no file {bucket}/d.wav",
         "  row 2: ftp://there/a.wav: ftp:// is not read here; give a path, s3:// or gs://",
     ]
+
+
+def test_store_that_refuses_is_told_once_with_the_row(here, bucket, object_store, point_at):
+    rows = [ROW | {"path": path, "id": path} for path in (f"{bucket}/a.wav", f"{bucket}/b.wav")]
+    with failing(object_store, 403) as endpoint:
+        point_at(endpoint)
+        (sentence,) = problems(jsonl(here / "m.jsonl", *rows))
+    assert sentence == (
+        f"{here / 'm.jsonl'}, row 1: {bucket}/a.wav cannot be looked for (access denied); "
+        "check the URL and your credentials"
+    )
 
 
 def test_published_json_and_files_column_are_read(here):
