@@ -91,7 +91,8 @@ def build_ask_tab(asker: Asker, questions: tuple[str, ...] = QUESTIONS) -> None:
     # Kept here: what a browser sends as the conversation might name files.
     history = gr.State([])
 
-    choice.input(lambda chosen: chosen, choice, question, api_visibility="private")
+    # In the browser: whoever chooses and asks at once must not ask what stood there before.
+    choice.input(None, choice, question, js="chosen => chosen", api_visibility="private")
     shown = [history, chat, status, pictured, listed, ask_button, cancel_button, clear_button]
 
     # Gradio's own cancelling leaves the last answers' update to come after it, which disables the button again.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -135,4 +136,6 @@ def serve(asker: Asker, results: Results | None, port: int) -> None:
         except SystemExit:
             raise NaturelmError(f"port {port} is taken; give another --port") from None
         print(f"naturelm is at http://{HOST}:{socket.getsockname()[1]} (Ctrl+C ends it)", flush=True)
-        uvicorn.Server(config).run(sockets=[socket])
+        # It sends itself again the signal that ended it.
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[socket])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from importlib import import_module
 
 import click
@@ -62,6 +64,19 @@ class _Verbs(click.Group):
             raise click.exceptions.Exit(INTERRUPTED) from None
 
 
+def _raise_interrupts(lost: sys.UnraisableHookArgs) -> None:
+    """Raise a KeyboardInterrupt that could not be raised where it came, as soon as it can."""
+    if lost.exc_type is KeyboardInterrupt:
+        # In this very function it would be lost again.
+        main_thread = threading.main_thread().ident
+        assert main_thread is not None
+        again = threading.Timer(0.01, signal.pthread_kill, (main_thread, signal.SIGINT))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 class _InputMistake(click.ClickException):
     exit_code = 2
 
@@ -70,6 +85,9 @@ class _InputMistake(click.ClickException):
 @click.version_option(__version__, prog_name="naturelm")
 def main() -> None:
     """Run NatureLM-audio over archives of field recordings and read the results."""
+    # C libraries that call Python drop what is raised there, Ctrl-C too.
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _raise_interrupts
     # OpenMP's threads spin while they wait, for so long that on a busy machine two are many times slower than one.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Paths may hold bytes that are no UTF-8: print them escaped rather than fail.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,4 +38,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
         line = process.stdout.readline()
         assert line.startswith("naturelm is at http://127.0.0.1:"), line
         yield RunningApp(line.split()[3], night)
-        process.terminate()
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()

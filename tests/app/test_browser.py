@@ -73,9 +73,11 @@ def test_filter_play_review_and_see_the_precision(page: Page, app: RunningApp) -
 
     choose(page, "#label", "Frog")
     wait_for_text(page, "#count", f"{len(frogs)} detections")
-    assert page.locator("#detections [role=gridcell]").filter(has_text="Owl").count() == 0
-    assert page.locator("#detections [role=gridcell]").filter(has_text="Frog").count() == len(frogs)
+    # The page gets its parts one after the other.
     wait_for_text(page, "#detail h3", "Frog")
+    cells = page.locator("#detections [role=gridcell]")
+    cells.filter(has_text="Owl").first.wait_for(state="detached")
+    assert cells.filter(has_text="Frog").count() == len(frogs)
 
     player = page.locator("#detail audio")
     seconds = player.evaluate("player => player.play().then(() => player.duration)")
@@ -152,7 +154,7 @@ def test_hostile_labels_are_shown_as_text(page: Page) -> None:
     assert "<script>document.title='taken'</script>" in seen
     assert "${document.title='taken'} {{7*7}} {% raw %}" in seen
     page.locator("#label input").click()
-    assert page.get_by_role("option").count() > len(HOSTILE_LABELS)
+    page.get_by_role("option").nth(len(HOSTILE_LABELS)).wait_for()
 
 
 # --- ask
@@ -187,6 +189,9 @@ def test_upload_two_sounds_ask_and_ask_on(page: Page, app: RunningApp, tmp_path:
     first_answers = page.locator("#answers .nl-answer").all_inner_texts()
 
     choose(page, "#choice", "Caption the audio.")
+    page.wait_for_function(
+        "document.querySelector('#question :is(input, textarea)').value === 'Caption the audio.'"
+    )
     page.locator("#ask").click()
     page.wait_for_function(
         "before => document.querySelector('#answers .nl-answer')?.innerText !== before", arg=first_answers[0]
