@@ -106,6 +106,47 @@ def options(model: NatureLM, esc10: Path) -> dict[str, object]:
     return report
 
 
+def made_options(model: NatureLM, each: int = 6) -> dict[str, object]:
+    """The same with sounds made by code, alone and clear: four options, and three without the right one."""
+    rng = np.random.default_rng(7)
+    names = [name for name in synthesis.SOUNDS for _ in range(each)]
+    sounds = [0.5 * synthesis.SOUNDS[name](rng, SAMPLE_RATE_HZ, 10.0) for name in names]
+    wrong = [
+        list(rng.choice([other for other in NAMES if other != name], 3, replace=False)) for name in names
+    ]
+    report: dict[str, object] = {"sounds": len(names)}
+    for kind, prompt in (("focal", FOCAL_OPTIONS), ("detection", DETECTION_OPTIONS)):
+        four = [rng.permutation([name, *others]) for name, others in zip(names, wrong, strict=True)]
+        among = ask(model, sounds, [prompt.format(", ".join(options)) for options in four])
+        without = ask(model, sounds, [prompt.format(", ".join(options)) for options in wrong])
+        report[f"{kind}_right_among_four"] = share([a == b for a, b in zip(names, among, strict=True)])
+        report[f"{kind}_none_among_four"] = share([answer == "None" for answer in among])
+        report[f"{kind}_none_without_it"] = share([answer == "None" for answer in without])
+        report[f"{kind}_right_name_though_not_offered"] = share(
+            [a == b for a, b in zip(names, without, strict=True)]
+        )
+    return report
+
+
+def one_of_two(model: NatureLM, esc10: Path, count: int = 100) -> dict[str, object]:
+    """Hard scenes of two held-out sounds of which one is among three options."""
+    composer, rng = Composer(read_esc10(esc10, {5}), noises=100, seed=16), np.random.default_rng(17)
+    sounds, prompts, offered = [], [], []
+    while len(sounds) < count:
+        scene = composer.scene(rng, hard=True)
+        if len(scene.names) == 2:
+            offered.append(str(rng.choice(scene.names)))
+            others = rng.choice([name for name in NAMES if name not in scene.names], 2, replace=False)
+            prompts.append(DETECTION_OPTIONS.format(", ".join(rng.permutation([offered[-1], *others]))))
+            sounds.append(scene.waveform)
+    said = ask(model, sounds, prompts)
+    return {
+        "scenes": count,
+        "right": share([a == b for a, b in zip(offered, said, strict=True)]),
+        "none": share([text == "None" for text in said]),
+    }
+
+
 def composed(model: NatureLM, esc10: Path, scenes: int = 200) -> dict[str, object]:
     """Detection in plain scenes of no, one or two held-out sounds (ESC-10's and made ones) over noise."""
     rng = np.random.default_rng(11)
@@ -317,6 +358,8 @@ def main() -> None:
     report = {
         "fold_5": fold_5(model, args.esc10),
         "options": options(model, args.esc10),
+        "made_options": made_options(model),
+        "one_of_two": one_of_two(model, args.esc10),
         "composed": composed(model, args.esc10),
         "composed_hard": composed_hard(model, args.esc10),
         "nothing": nothing(model),

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
@@ -36,6 +37,8 @@ Waveform = NDArray[np.float32]
 RATE_HZ = 16_000
 WINDOW = 10 * RATE_HZ
 SOUND_S = 5.0
+# Bands from 150 to 7500 Hz, as bins of 512-point spectra; what is above the last start is left out.
+_BAND_STARTS = (5, 10, 19, 38, 64, 96, 144, 192, 240)
 
 # Name -> (clause, the same in other words). The order is that of captions: who calls first, what surrounds it last.
 LABELS: dict[str, tuple[str, str]] = {
@@ -145,7 +148,7 @@ class Composer:
                 sound = varied(sound, rng)
             if rng.random() < 0.3 * hard:
                 sound = distant(sound, rng)
-            sound = sound * np.float32(10 ** (-softer_db * rank / 20) / loudness(sound))
+            sound = softest = sound * np.float32(10 ** (-softer_db * rank / 20) / loudness(sound))
             # At the start: where a shorter recording lies in a padded window.
             at_start = count == 1 and rng.random() < 0.3
             start = 0 if at_start else int(rng.integers(max(size - len(sound), 0) + 1))
@@ -153,19 +156,16 @@ class Composer:
         silent = bool(rng.random() < (0.25 if count else 0.1))
         if not silent:
             noise = self.noise(rng)[:WINDOW]
-            under_db = rng.uniform(4 if hard else 25, 45) if count else rng.uniform(0, 50)
-            audio += noise * np.float32(10 ** (-under_db / 20) / loudness(noise))
-            if (
-                rng.random() < 0.4 * hard
-            ):  # no high-pass filter: what is to be heard is softer than what is not
+            gain_db = clear_db(softest, noise) - rng.uniform(*(6, 60) if hard else (30, 70)) if count else 0.0
+            audio += noise * np.float32(10 ** (gain_db / 20))
+            if rng.random() < 0.5 * hard:  # no high-pass filter
                 low = synthesis.rumble(rng, RATE_HZ, WINDOW / RATE_HZ)
-                audio += low * np.float32(10 ** ((rng.uniform(-5, 30) - under_db) / 20) / loudness(low))
+                gain_db += rng.uniform(0, 42)
+                audio += low * np.float32(10 ** (gain_db / 20) * loudness(noise) / loudness(low))
         if rng.random() < 0.25:  # a recording of a lower sample rate has nothing above
             audio = equalized(audio, rng, 0.0, top_hz=rng.uniform(3500, 7500))
-        if count:
-            audio *= np.float32(0.7 / np.abs(audio).max())
-        else:
-            audio = np.clip(0.1 * audio, -1, 1)
+        if not silent or count:
+            audio *= np.float32((0.7 if count else 10 ** rng.uniform(-3.5, 0)) / np.abs(audio).max())
         names = tuple(sorted(chosen))
         focal = chosen[0] if count == 1 or (count > 1 and softer_db > 4) else None
         return Scene(audio[:size], names, focal, silent and not count)
@@ -216,6 +216,16 @@ def equalized(
     return np.fft.irfft(spectrum * 10 ** (gain_db / 20), len(sound)).astype(np.float32)
 
 
+def clear_db(sound: Waveform, noise: Waveform) -> float:
+    """How far a sound's loudest moments stand out of a noise, in decibels, in the band where they do most."""
+    levels_db = []
+    for one in (sound, noise):
+        frames = sliding_window_view(one, 512)[::256] * np.hanning(512).astype(np.float32)
+        power = np.square(np.abs(np.fft.rfft(frames)))
+        levels_db.append(10 * np.log10(np.add.reduceat(power, _BAND_STARTS, axis=1)[:, :-1] + 1e-9))
+    return float((np.quantile(levels_db[0], 0.97, axis=0) - np.median(levels_db[1], axis=0)).max())
+
+
 def loudness(sound: Waveform) -> float:
     """Root mean square of the loud tenth of a sound's frames."""
     frames = sound[: len(sound) // 400 * 400].reshape(-1, 400)
@@ -224,9 +234,10 @@ def loudness(sound: Waveform) -> float:
 
 def _steady(rng: np.random.Generator) -> Waveform:
     """Noise of a quiet place: of a recorder's electronics, or of far traffic and wind, that lies much lower."""
-    if rng.random() < 0.6:
+    if rng.random() < 0.5:
         return synthesis.background(rng, RATE_HZ, 12.0)
     low = synthesis.coloured_noise(rng, 12 * RATE_HZ, rng.uniform(1.6, 3))
+    low *= 10 ** (np.interp(np.linspace(0, 11, len(low)), np.arange(12), rng.uniform(-5, 5, 12)) / 20)
     hiss = synthesis.background(rng, RATE_HZ, 12.0)
     return (low / loudness(low) + hiss * 10 ** (-rng.uniform(0, 40) / 20) / loudness(hiss)).astype(np.float32)
 
@@ -243,18 +254,20 @@ def _trimmed(clip: Waveform) -> Waveform:
 def questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
     """Task, prompt and answer of everything that is asked about a scene."""
     asked = [(DETECTION, DETECTION, ", ".join(scene.names) or "None")]
-    for _ in range(3):
-        options = _options(rng, set(scene.names) if rng.random() < 0.8 else set(), avoid=())
+    for _ in range(4):
+        # All that is heard, nothing of it, or some of it.
+        offered = rng.choice((len(scene.names), 0, rng.integers(len(scene.names) + 1)), p=(0.4, 0.3, 0.3))
+        options = _options(rng, set(rng.permutation(scene.names)[:offered]), avoid=scene.names)
         heard = [name for name in scene.names if name in options]
         asked.append(
             (DETECTION_OPTIONS, DETECTION_OPTIONS.format(", ".join(options)), ", ".join(heard) or "None")
         )
     if scene.focal or not scene.names:
         asked.append((FOCAL, FOCAL, scene.focal or "None"))
-        for _ in range(3):
-            offered = scene.focal if rng.random() < 0.75 else None
-            options = _options(rng, {offered} if offered else set(), avoid=scene.names)
-            asked.append((FOCAL_OPTIONS, FOCAL_OPTIONS.format(", ".join(options)), offered or "None"))
+        for _ in range(4):
+            answer = scene.focal if rng.random() < 0.6 else None
+            options = _options(rng, {answer} if answer else set(), avoid=scene.names)
+            asked.append((FOCAL_OPTIONS, FOCAL_OPTIONS.format(", ".join(options)), answer or "None"))
     asked.append((CAPTION, CAPTION, sentence(scene, 0)))
     asked.append((DESCRIPTION, DESCRIPTION, sentence(scene, 1)))
     return [(TASKS[kind], prompt, text) for kind, prompt, text in asked]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -182,6 +183,10 @@ class NatureLM(nn.Module):
         if dtype is not None:
             tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
         save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+        # safetensors lets only the owner read its files; these are as readable as the others.
+        mode = stat.S_IMODE((directory / "config.json").stat().st_mode)
+        for path in [directory / "model.safetensors", *(directory / "llm").glob("*.safetensors")]:
+            path.chmod(mode)
 
     def to_dtype(self, dtype: torch.dtype) -> NatureLM:
         """Cast all weights but the adapters, whose product with the base is formed in float32."""

@@ -47,6 +47,8 @@ def test_saved_model_loads_as_the_same_model(model: NatureLM, tmp_path: Path) ->
     assert same_weights(loaded, model)
     assert loaded.config.beats == model.config.beats
     assert loaded.end_token_ids == model.end_token_ids
+    # Whoever may read its settings may read its weights.
+    assert len({path.stat().st_mode for path in (tmp_path / "saved").rglob("*.*")}) == 1
 
 
 def test_release_has_the_published_names_and_no_base_llm(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from naturelm.synthesis import NIGHT, make_night
 from naturelm.tables.query import open_tables
 from tests.pipeline.runs import SETTINGS, published, run, staged, table
 
+FOCAL = "What is the common name for the focal species in the audio? Answer:"
 WINDOWS = sum(-(-round(duration_s) // 10) for _, _, duration_s, _ in NIGHT)
 
 
@@ -116,7 +118,7 @@ def test_killed_run_goes_on_where_it_stopped(night, undisturbed, tmp_path):
 
 def test_closed_list_gives_the_best_label_with_its_probability(night, tmp_path):
     labels = ["Owl", "Frog", "Songbird"]
-    query = {"id": "which", "prompt": "Which of these is heard?", "kind": "classification", "labels": labels}
+    query = {"id": "which", "prompt": FOCAL, "kind": "classification", "labels": labels}
     config = load(None, SETTINGS | {"queries": [query | {"top_k": 2}]})
     run([night / "ridge"], tmp_path, config)
     answers, detections = table(tmp_path, "answers"), table(tmp_path, "detections")
@@ -124,7 +126,13 @@ def test_closed_list_gives_the_best_label_with_its_probability(night, tmp_path):
     assert set(detections["label"].to_pylist()) <= set(labels)
     # The best two of four: at least one of them is no "None".
     assert answers.num_rows <= detections.num_rows <= 2 * answers.num_rows
-    assert all(0 < p <= 1 for p in detections["score"].to_pylist())
+    assert "Owl" in answers["text"].to_pylist()
+    # Rounded to four decimals, the second may be 0; together they are no more than 1.
+    of_window: Counter[tuple[str, float]] = Counter()
+    for row in detections.to_pylist():
+        assert 0 <= row["score"] <= 1
+        of_window[row["recording_id"], row["start_s"]] += row["score"]
+    assert 0.5 < max(of_window.values()) <= 1.0001
 
 
 def test_recordings_that_arrive_later_are_the_only_ones_answered(night, undisturbed, tmp_path):
