@@ -26,7 +26,8 @@ def verb():
         soundfile.write(Interrupted(), numpy.zeros(9), 8000, format="WAV")
     except Exception:
         pass
-    time.sleep(60)
+    for _ in range(1200):
+        time.sleep(0.05)
 
 cli.VERBS["verb"] = ""
 sys.modules["naturelm.cli.verb"] = types.SimpleNamespace(verb=verb)
