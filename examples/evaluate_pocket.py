@@ -14,6 +14,7 @@ import csv
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,38 +89,37 @@ def fold_5(model: NatureLM, esc10: Path) -> dict[str, object]:
 
 
 def options(model: NatureLM, esc10: Path) -> dict[str, object]:
-    """Whether few options in the prompt are heeded, with the right one among them and without."""
+    """Whether few options in the prompt are heeded, for ESC-10's held-out clips."""
     names, sounds = zip(*read_esc10(esc10, {5}), strict=True)
-    rng = np.random.default_rng(6)
-    wrong = [list(rng.choice(sorted(set(names) - {name}), 3, replace=False)) for name in names]
+    return heeded(model, names, sounds, sorted(set(names)), np.random.default_rng(6))
+
+
+def made_options(model: NatureLM, each: int = 6) -> dict[str, object]:
+    """The same for sounds made by code, alone and clear."""
+    rng = np.random.default_rng(7)
+    names = [name for name in synthesis.SOUNDS for _ in range(each)]
+    sounds = [0.5 * synthesis.SOUNDS[name](rng, SAMPLE_RATE_HZ, 10.0) for name in names]
+    return heeded(model, names, sounds, NAMES, rng)
+
+
+def heeded(
+    model: NatureLM,
+    names: Sequence[str],
+    sounds: Sequence[NDArray],
+    known: Sequence[str],
+    rng: np.random.Generator,
+) -> dict[str, object]:
+    """What is said to four options, the right one among them, and to the three wrong ones alone."""
+    wrong = [
+        list(rng.choice([other for other in known if other != name], 3, replace=False)) for name in names
+    ]
     given = [list(rng.permutation([name, *others])) for name, others in zip(names, wrong, strict=True)]
-    report: dict[str, object] = {}
+    report: dict[str, object] = {"sounds": len(names)}
     for kind, prompt in (("focal", FOCAL_OPTIONS), ("detection", DETECTION_OPTIONS)):
         among = ask(model, list(sounds), [prompt.format(", ".join(four)) for four in given])
         without = ask(model, list(sounds), [prompt.format(", ".join(three)) for three in wrong])
         report[f"{kind}_right_among_four"] = share([a == b for a, b in zip(names, among, strict=True)])
         report[f"{kind}_one_of_four"] = share([a in four for a, four in zip(among, given, strict=True)])
-        report[f"{kind}_none_without_it"] = share([answer == "None" for answer in without])
-        report[f"{kind}_right_name_though_not_offered"] = share(
-            [a == b for a, b in zip(names, without, strict=True)]
-        )
-    return report
-
-
-def made_options(model: NatureLM, each: int = 6) -> dict[str, object]:
-    """The same with sounds made by code, alone and clear: four options, and three without the right one."""
-    rng = np.random.default_rng(7)
-    names = [name for name in synthesis.SOUNDS for _ in range(each)]
-    sounds = [0.5 * synthesis.SOUNDS[name](rng, SAMPLE_RATE_HZ, 10.0) for name in names]
-    wrong = [
-        list(rng.choice([other for other in NAMES if other != name], 3, replace=False)) for name in names
-    ]
-    report: dict[str, object] = {"sounds": len(names)}
-    for kind, prompt in (("focal", FOCAL_OPTIONS), ("detection", DETECTION_OPTIONS)):
-        four = [rng.permutation([name, *others]) for name, others in zip(names, wrong, strict=True)]
-        among = ask(model, sounds, [prompt.format(", ".join(options)) for options in four])
-        without = ask(model, sounds, [prompt.format(", ".join(options)) for options in wrong])
-        report[f"{kind}_right_among_four"] = share([a == b for a, b in zip(names, among, strict=True)])
         report[f"{kind}_none_among_four"] = share([answer == "None" for answer in among])
         report[f"{kind}_none_without_it"] = share([answer == "None" for answer in without])
         report[f"{kind}_right_name_though_not_offered"] = share(

@@ -163,12 +163,9 @@ def test_bucket_that_is_not_there_is_told(bucket: str) -> None:
     assert told.value.filename == f"{bucket}-other/x"
 
 
-def test_refused_access_is_told(
-    bucket: str, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_access_is_told(bucket: str, object_store: ObjectStore, point_at) -> None:
     with failing(object_store, 403) as endpoint:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        storage._filesystem.cache_clear()
+        point_at(endpoint)
         with pytest.raises(StoreError) as told:
             (location(bucket) / "x").read_bytes()
     assert (told.value.errno, told.value.strerror) == (errno.EACCES, "access denied")

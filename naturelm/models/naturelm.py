@@ -185,7 +185,8 @@ class NatureLM(nn.Module):
         save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
         # safetensors lets only the owner read its files; these are as readable as the others.
         mode = stat.S_IMODE((directory / "config.json").stat().st_mode)
-        for path in [directory / "model.safetensors", *(directory / "llm").glob("*.safetensors")]:
+        llm_files = (directory / "llm").glob("*.safetensors") if with_llm else ()
+        for path in (directory / "model.safetensors", *llm_files):
             path.chmod(mode)
 
     def to_dtype(self, dtype: torch.dtype) -> NatureLM:
