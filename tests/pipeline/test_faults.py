@@ -120,7 +120,7 @@ def test_two_signals_stop_at_once(archive, undisturbed, settings, tmp_path):
     began = time.monotonic()
     returned, said = ended(process)
     assert (returned, "Traceback" in said) == (130, False), said
-    assert time.monotonic() - began < PATIENCE_S / 2
+    assert time.monotonic() - began < 10
 
 
 def test_signal_before_anything_is_answered_leaves_all_of_it(archive, undisturbed, tmp_path):
@@ -278,7 +278,9 @@ def test_stopping_on_ray_commits_what_is_in_flight(archive, undisturbed, tmp_pat
         target=lambda: (wait_until(lambda: committed(out) >= 2), stop.ask("SIGINT")), daemon=True
     )
     thread.start()
+    began = time.monotonic()
     counts = run(archive, out, ON_RAY, make_ask=Slow, stop=stop)
+    assert time.monotonic() - began < PATIENCE_S
     assert 2 <= counts.segments < 4 * RECORDINGS
     assert counts.left == 4 * RECORDINGS - counts.segments
     run(archive, out)
