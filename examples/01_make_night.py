@@ -5,7 +5,7 @@ python examples/01_make_night.py demo/night
 
 import sys
 
-from naturelm.synthesis import make_night
+from naturelm.synthetic.nights import make_night
 
 for path in make_night(sys.argv[1]):
     print(path)

@@ -35,11 +35,11 @@ from pocket_corpus import (
     sentence,
 )
 
-from naturelm import synthesis
-from naturelm.answers import parse_labels
-from naturelm.audio import SAMPLE_RATE_HZ
-from naturelm.models.naturelm import NatureLM
+from naturelm.audio.streaming import SAMPLE_RATE_HZ
+from naturelm.labels import parse_labels
+from naturelm.models.naturelm.model import NatureLM
 from naturelm.recordings.discovery import find_audio
+from naturelm.synthetic import sounds as synthesis
 from naturelm.windows import plan_windows
 
 WINDOW = 10 * SAMPLE_RATE_HZ

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from naturelm import synthesis
-from naturelm.models.beats import BeatsConfig
-from naturelm.models.naturelm_config import NatureLMConfig
-from naturelm.models.qformer import QFormerConfig
+from naturelm.models.naturelm.config import NatureLMConfig
+from naturelm.models.parts.beats import BeatsConfig
+from naturelm.models.parts.qformer import QFormerConfig
+from naturelm.synthetic import sounds as synthesis
 from naturelm.training.manifest import write_manifest
 
 Waveform = NDArray[np.float32]

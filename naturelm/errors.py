@@ -8,3 +8,7 @@ class NaturelmError(ValueError):
 
     The command line prints it and exits with code 2.
     """
+
+
+class RunStopped(Exception):
+    """The run cannot go on; what it did is kept. No input mistake: told in one sentence, exit code 1."""

@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from naturelm.audio import SAMPLE_RATE_HZ, CutWindow, DecodeError, Samples, cut_windows, decode
+from naturelm.audio.cutting import CutWindow, cut_windows
+from naturelm.audio.streaming import SAMPLE_RATE_HZ, DecodeError, Samples, decode
 from naturelm.errors import NaturelmError
 from naturelm.models.answer import Answer
 from naturelm.windows import Window, check_window, plan_windows
 
 if TYPE_CHECKING:
-    from naturelm.engine import Engine
-    from naturelm.models.naturelm import NatureLM
+    from naturelm.engine.engine import Engine
+    from naturelm.models.naturelm.model import NatureLM
 
 Audio = str | Path | npt.NDArray[np.floating]
 """A file, or mono sound in [-1, 1]."""
@@ -72,7 +73,7 @@ class Pipeline:
         batch_size: int | None = None,
     ) -> None:
         if model is None or isinstance(model, str | Path):
-            from naturelm.models.naturelm import NatureLM
+            from naturelm.models.naturelm.model import NatureLM
 
             model = NatureLM.from_pretrained(model or "pocket")
         self.model = model
@@ -168,7 +169,8 @@ class Pipeline:
                 yield number, WindowAnswer(cut.window, answer)
 
     def _engine(self, query: str) -> Engine:
-        from naturelm.engine import Engine, EngineQuery
+        from naturelm.engine.engine import Engine
+        from naturelm.engine.queries import EngineQuery
 
         # A new one each time: the model's weights and merging_alpha are its user's to change.
         asked = EngineQuery(query, max_new_tokens=self.max_new_tokens)
@@ -181,7 +183,7 @@ def stream_windows(blocks: Iterator[Samples], window_s: float, hop_s: float) -> 
     Parameters
     ----------
     blocks : iterator of float32 [samples]
-        16 kHz mono, as :func:`naturelm.audio.decode` yields it.
+        16 kHz mono, as :func:`naturelm.audio.streaming.decode` yields it.
     window_s, hop_s : float
         Window length and seconds between window starts.
 

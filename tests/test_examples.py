@@ -12,8 +12,8 @@ import numpy as np
 import soundfile
 import torch
 
-from naturelm import synthesis
-from tests.pipeline.runs import run
+from naturelm.synthetic import sounds as synthesis
+from tests.archive.runs import run
 
 REPO = Path(__file__).parents[1]
 

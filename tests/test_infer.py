@@ -11,7 +11,7 @@ import soundfile
 import torch
 from click.testing import CliRunner
 
-from naturelm.audio import DecodeError
+from naturelm.audio.streaming import DecodeError
 from naturelm.cli import main
 from naturelm.errors import NaturelmError
 from naturelm.infer import Pipeline, stream_windows

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from naturelm.audio import SAMPLE_RATE_HZ, CutWindow, cut_windows, decode
+from naturelm.audio.cutting import CutWindow, cut_windows
+from naturelm.audio.streaming import SAMPLE_RATE_HZ, decode
 from naturelm.errors import NaturelmError
 from naturelm.models.presets import resolve
 from naturelm.recordings.discovery import FoundFile
@@ -19,8 +20,9 @@ from naturelm.recordings.probe import probe
 from naturelm.windows import Window, plan_windows
 
 if TYPE_CHECKING:
-    from naturelm.engine import Engine, EngineQuery
-    from naturelm.models.naturelm import NatureLM
+    from naturelm.engine.engine import Engine
+    from naturelm.engine.queries import EngineQuery
+    from naturelm.models.naturelm.model import NatureLM
 
 MAX_FILES = 20
 MAX_FILE_BYTES = 200 * 1024 * 1024
@@ -119,7 +121,7 @@ class Asker:
     def _answer_batch(
         self, sound: Sound, batch: list[CutWindow], question: str, merging_alpha: float
     ) -> list[WindowAnswer]:
-        from naturelm.engine import EngineQuery
+        from naturelm.engine.queries import EngineQuery
 
         waveforms = np.stack([cut.samples for cut in batch])
         with self._lock:  # one model for all visitors
@@ -137,7 +139,7 @@ class Asker:
         ]
 
     def _engine_at(self, merging_alpha: float, query: EngineQuery) -> Engine:
-        from naturelm.engine import Engine
+        from naturelm.engine.engine import Engine
         from naturelm.models import NatureLM
 
         if self._model is None:

@@ -12,12 +12,12 @@ import gradio as gr
 import numpy as np
 import soundfile
 
-from naturelm import synthesis
 from naturelm.app.ask import MAX_FILES, MAX_SOUND_S, Asker, WindowAnswer, check_question, open_sounds
-from naturelm.audio import SAMPLE_RATE_HZ
-from naturelm.config import WindowSettings
+from naturelm.audio.streaming import SAMPLE_RATE_HZ
+from naturelm.config.archive import WindowSettings
 from naturelm.errors import NaturelmError
 from naturelm.recordings.discovery import AUDIO_EXTENSIONS
+from naturelm.synthetic import sounds as synthesis
 from naturelm.tables.player import player_html, templates
 from naturelm.text import one_line
 

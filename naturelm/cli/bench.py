@@ -67,9 +67,9 @@ def engine(
     as_json: bool,
 ) -> None:
     """Measure the model alone: windows of made-up sound that are already in memory, to answers."""
-    from naturelm import bench as measure
-    from naturelm.bench_made_up import QUESTIONS, made_up_labels
-    from naturelm.engine import EngineQuery
+    from naturelm.bench import engine as measure
+    from naturelm.engine.queries import EngineQuery
+    from naturelm.synthetic.model import QUESTIONS, made_up_labels
 
     loaded = _load(model, random_weights, llm_layers, threads, device, dtype)
     asked = [EngineQuery(prompt, max_new_tokens) for prompt in QUESTIONS[:queries]]
@@ -111,7 +111,7 @@ def encode(
     as_json: bool,
 ) -> None:
     """Measure the audio branch against the layout of the published code."""
-    from naturelm import bench as measure
+    from naturelm.bench import engine as measure
 
     loaded = _load(model, random_weights, 1, threads, device, dtype)
     result = measure.bench_encode(loaded, windows, repeats)
@@ -152,7 +152,7 @@ def train(threads: int | None, as_json: bool, **options: Any) -> None:
     """Measure training steps: sound in memory to updated weights, on one worker."""
     import torch
 
-    from naturelm.bench_training import bench_train
+    from naturelm.bench.training import bench_train
 
     if threads:
         torch.set_num_threads(threads)
@@ -185,8 +185,8 @@ def pipeline(
     as_json: bool,
 ) -> None:
     """Measure the whole job, recordings to tables; the tables are thrown away."""
-    from naturelm import bench as measure
-    from naturelm.config import load
+    from naturelm.bench import engine as measure
+    from naturelm.config.loading import load
 
     settings = load(config, {"model": {"name": model}, "job": {"workers": workers, "batch_size": batch_size}})
     result = measure.bench_pipeline(paths, settings)
@@ -205,7 +205,7 @@ def pipeline(
 @AS_JSON
 def decode(paths: Sequence[Path], as_json: bool) -> None:
     """Measure decoding and resampling, files to 16 kHz, on one thread."""
-    from naturelm import bench as measure
+    from naturelm.bench import engine as measure
 
     result = measure.bench_decode(paths)
     lines = [
@@ -230,8 +230,8 @@ def _load(
 ) -> NatureLM:
     import torch
 
-    from naturelm.bench_made_up import FULL_SIZE, random_full_size
     from naturelm.models import NatureLM
+    from naturelm.synthetic.model import FULL_SIZE, random_full_size
 
     if random_weights and model != FULL_SIZE:
         raise NaturelmError(f"--random-weights has the shapes of {FULL_SIZE} only; add --model {FULL_SIZE}")

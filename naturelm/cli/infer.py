@@ -10,7 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from naturelm.config import ArchiveConfig, load
+from naturelm.config.archive import ArchiveConfig
+from naturelm.config.loading import load
 from naturelm.errors import NaturelmError
 from naturelm.text import printable
 
@@ -125,7 +126,7 @@ def _pipeline(settings: ArchiveConfig, device: str | None) -> Any:
 
 def _ask(pipeline: Any, file: FoundFile, settings: ArchiveConfig, output: IO[str] | None) -> bool:
     """Ask about one recording; whether there was any answer."""
-    from naturelm.audio import DecodeError
+    from naturelm.audio.streaming import DecodeError
     from naturelm.recordings import MINIMUM_S, probe
 
     path, name = file.absolute, file.relative_path

@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from naturelm.cli.archive_options import archive_config, archive_options
+from naturelm.cli._options import archive_config, archive_options
 from naturelm.cli.locations import LOCATION
 from naturelm.text import printable
 
 if TYPE_CHECKING:
-    from naturelm.pipeline.forecast import Forecast
-    from naturelm.pipeline.survey import Pause, Survey
+    from naturelm.archive.plan import Forecast
+    from naturelm.archive.survey import Pause, Survey
     from naturelm.storage import Location
 
 _SHOWN = 10
@@ -40,8 +40,8 @@ def plan(paths: tuple[Location, ...], out: Location, trial: bool, **given: Any) 
     settings = archive_config(**given)
 
     # Imported late: `naturelm plan --help` needs no pyarrow.
-    from naturelm.pipeline.forecast import forecast
-    from naturelm.pipeline.survey import survey
+    from naturelm.archive.plan import forecast
+    from naturelm.archive.survey import survey
 
     said = forecast(paths, out, settings, trial=trial)
     console = Console()

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from naturelm.archive.progress import Progress, hours
 from naturelm.cli import INTERRUPTED
-from naturelm.cli.archive_options import archive_config, archive_options
+from naturelm.cli._options import archive_config, archive_options
 from naturelm.cli.locations import LOCATION
-from naturelm.pipeline.progress import Progress, hours
 from naturelm.storage import Location
 from naturelm.text import printable
 
@@ -63,8 +63,9 @@ def process(
     settings = archive_config(**given)
 
     # Imported late: `naturelm process --help` needs no pyarrow.
-    from naturelm.pipeline.job import process_archive
-    from naturelm.pipeline.stopping import RunStopped, Stop, parse_until, signals_ask
+    from naturelm.archive.job import process_archive
+    from naturelm.archive.stopping import Stop, parse_until, signals_ask
+    from naturelm.errors import RunStopped
 
     stop = Stop(None if until is None else parse_until(until, dt.datetime.now()))
     progress = Progress(log_file=log_file, json_lines=sys.stdout if as_json else None)

@@ -24,8 +24,8 @@ def status(directory: Location, as_json: bool) -> None:
 
     DIRECTORY is the --out of naturelm process. A run that ended without a word is told as such.
     """
-    from naturelm.pipeline.figures import hours
-    from naturelm.pipeline.status import newest_run
+    from naturelm.archive.figures import hours
+    from naturelm.archive.status import newest_run
     from naturelm.tables.query import open_tables
 
     run = newest_run(directory)

@@ -58,7 +58,7 @@ def run(config: Path, workers: int | None, ray: bool | None, address: str | None
 
     settings = load(config, {"workers": workers, "ray": ray, "address": address})
 
-    from naturelm.pipeline.stopping import RunStopped
+    from naturelm.errors import RunStopped
     from naturelm.training.job import run_training
     from naturelm.training.progress import TrainProgress
 

@@ -57,7 +57,7 @@ _HERE = Path(__file__).parent
 PRESETS: dict[str, ModelSource] = {
     "pocket": ModelSource(
         name="pocket",
-        path=str(_HERE / "pocket"),
+        path=str(_HERE / "bundled" / "pocket"),
         licence="part of this package",
         memory_gb_bf16=0.01,
         access="bundled with this package",

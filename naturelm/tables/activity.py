@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from naturelm.sun import SunTimes, sun_times
+from naturelm.recordings.sun import SunTimes, sun_times
 
 if TYPE_CHECKING:
     import duckdb

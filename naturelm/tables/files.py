@@ -14,8 +14,8 @@ from typing import Any
 
 from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
 
-from naturelm.pipeline.commit import STAGING
-from naturelm.schemas import ANSWERS, TABLES
+from naturelm.results.output import STAGING
+from naturelm.results.schemas import ANSWERS, TABLES
 from naturelm.storage import Location, StoredFile, StorePath, find, list_files
 
 PREFIX = "results://"

@@ -1,7 +1,7 @@
 """Spellings of one label, in one place: which are equal, which name to show, which say nothing.
 
 The tables keep every label as the model wrote it. Summaries and events group by `label_key`: two spellings
-are one label if `naturelm.answers.normal_form` makes them equal (Unicode NFKC, case, spaces, a last full
+are one label if `naturelm.labels.normal_form` makes them equal (Unicode NFKC, case, spaces, a last full
 stop), and are shown under the spelling that occurs most often. Ways of saying "None" have no key.
 """
 
@@ -15,7 +15,7 @@ import duckdb
 from duckdb.func import SPECIAL
 from duckdb.sqltypes import VARCHAR
 
-from naturelm.answers import normal_form, parse_labels
+from naturelm.labels import normal_form, parse_labels
 
 _ASKS_SCIENTIFIC = re.compile(r"(?i)\b(scientific|latin|binomial|taxonomic)\b")
 

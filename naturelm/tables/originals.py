@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from naturelm.errors import NaturelmError
 from naturelm.ids import file_recording_id
-from naturelm.pipeline.commit import RUNS
 from naturelm.recordings.discovery import path_from_text
 from naturelm.recordings.sound_files import can_seek, open_sound, read_frames
+from naturelm.results.output import RUNS
 
 _WIDE_SUBTYPES = frozenset({"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_24", "ALAC_32"})
 

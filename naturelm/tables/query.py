@@ -13,9 +13,9 @@ import pyarrow as pa
 import yaml
 
 from naturelm.errors import NaturelmError
-from naturelm.pipeline.commit import ANALYSIS
-from naturelm.pipeline.rows import reduce_recordings
-from naturelm.schemas import PARTITION, RECORDINGS, TABLES
+from naturelm.results.output import ANALYSIS
+from naturelm.results.rows import reduce_recordings
+from naturelm.results.schemas import PARTITION, RECORDINGS, TABLES
 from naturelm.storage import Location, StoreError, location
 from naturelm.tables.errors import told, told_batches
 from naturelm.tables.events import create_events

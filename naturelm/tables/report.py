@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from naturelm import __version__
 from naturelm.errors import NaturelmError
-from naturelm.pipeline.commit import ANALYSIS, STAGING
-from naturelm.schemas import ANSWERS
+from naturelm.results.output import ANALYSIS, STAGING
+from naturelm.results.schemas import ANSWERS
 from naturelm.tables.activity import create_station_hours, hours_of_day, station_activity
 from naturelm.tables.clips import best_detections
 from naturelm.tables.interrupt import interruptible

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from naturelm.config import Section, first_problem, read_yaml
+from naturelm.config.archive import Section
+from naturelm.config.loading import first_problem, read_yaml
 from naturelm.errors import NaturelmError
 from naturelm.training.data import DataSettings
 

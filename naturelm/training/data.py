@@ -16,10 +16,10 @@ import numpy.typing as npt
 import soundfile
 from pydantic import Field, model_validator
 
-from naturelm.answers import parse_labels
-from naturelm.audio import SAMPLE_RATE_HZ, DecodeError, decode
-from naturelm.config import Section
+from naturelm.audio.streaming import SAMPLE_RATE_HZ, DecodeError, decode
+from naturelm.config.archive import Section
 from naturelm.errors import NaturelmError
+from naturelm.labels import parse_labels
 from naturelm.recordings.discovery import is_audio_name
 from naturelm.recordings.sound_files import open_sound
 from naturelm.storage import StoreError, list_files, location

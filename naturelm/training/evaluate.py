@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from naturelm.answers import normal_form, parse_labels
+from naturelm.labels import normal_form, parse_labels
 from naturelm.training.config import TrainConfig
 from naturelm.training.data import Loaded
 from naturelm.training.objective import Objective

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from naturelm.errors import NaturelmError
-from naturelm.models.naturelm_config import NatureLMConfig
+from naturelm.models.naturelm.config import NatureLMConfig
 from naturelm.training.config import TrainConfig
 from naturelm.training.data import Stream, read_examples
 from naturelm.training.loading import Shares, held_out_batches, load_here

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from naturelm.answers import normal_form
 from naturelm.errors import NaturelmError
+from naturelm.labels import normal_form
 from naturelm.recordings.discovery import is_audio_name
 from naturelm.text import one_line
 from naturelm.training.manifest import Problems

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from naturelm.answers import normal_form, parse_labels
+from naturelm.labels import normal_form, parse_labels
 from naturelm.training import tasks
 from naturelm.training.augment import Heard, Question
 

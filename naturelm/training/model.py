@@ -15,10 +15,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from naturelm.errors import NaturelmError
-from naturelm.models import presets, weights
-from naturelm.models.llm import load_llama, load_tokenizer
-from naturelm.models.naturelm import NatureLM
-from naturelm.models.naturelm_config import NatureLMConfig
+from naturelm.models import checkpoint as weights
+from naturelm.models import presets
+from naturelm.models.naturelm.config import NatureLMConfig
+from naturelm.models.naturelm.model import NatureLM
+from naturelm.models.parts.llama import load_llama, load_tokenizer
 from naturelm.storage import location
 from naturelm.training.config import ModelStart, Part, TrainConfig
 from naturelm.training.store import CONFIG_FILE, RunStore

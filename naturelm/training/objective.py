@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from naturelm.answers import normal_form
-from naturelm.models.naturelm import NatureLM
-from naturelm.prompts import PromptTokens
+from naturelm.labels import normal_form
+from naturelm.models.naturelm.model import NatureLM
+from naturelm.models.prompts import PromptTokens
 from naturelm.training.data import Loaded
 
 _NO_TARGET = -100

@@ -26,7 +26,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
 from naturelm.errors import NaturelmError
-from naturelm.pipeline.ray_cluster import start_ray
+from naturelm.ray_cluster import start_ray
 from naturelm.storage import StorePath
 from naturelm.training.config import TrainConfig
 from naturelm.training.data import Loaded, Stream

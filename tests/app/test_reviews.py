@@ -12,7 +12,14 @@ import pytest
 
 from naturelm.app.explore import MAX_ROWS, ORDERS, Filters, Results
 from naturelm.errors import NaturelmError
-from naturelm.tables.reviews import REVIEWS, SCHEMA, Review, append_review, precision_interval, read_reviews
+from naturelm.tables.reviews import (
+    REVIEWS,
+    SCHEMA,
+    Review,
+    append_review,
+    precision_interval,
+    read_reviews,
+)
 from tests.tables.make_tables import detection, recording, write_results
 
 SIX_PM = dt.datetime(2026, 5, 14, 18, 0)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from naturelm.cli import main
-from tests.pipeline.stub_runs import process, record, settings, tables
+from tests.archive.stub_runs import process, record, settings, tables
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from naturelm.archive.status import newest_run
 from naturelm.cli import main
 from naturelm.errors import NaturelmError
-from naturelm.pipeline.status import newest_run
-from tests.pipeline.stub_model import SLEEP_S
-from tests.pipeline.stub_runs import record
+from tests.archive.stub_model import SLEEP_S
+from tests.archive.stub_runs import record
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def night(tmp_path) -> Path:
 
 def process(night: Path, out: Path, *options: str, nap_s: float = 0.0) -> subprocess.Popen[str]:
     """`naturelm process` with a model that takes `nap_s` for a segment."""
-    module = ["-m", "tests.pipeline.fault_driver", "stub"]
+    module = ["-m", "tests.archive.fault_driver", "stub"]
     return subprocess.Popen(
         [sys.executable, *module, str(night), "--out", str(out), "--workers", "0", *options],
         stdout=subprocess.PIPE,

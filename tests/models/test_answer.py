@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from naturelm.models.answer import AnswerDecoder
-from naturelm.models.llm import load_tokenizer
+from naturelm.models.parts.llama import load_tokenizer
 
 SMALL = Path(__file__).parent.parent / "data" / "parity" / "naturelm-small"
 TOKENIZER = load_tokenizer(SMALL / "llm")

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
 from naturelm.errors import NaturelmError
-from naturelm.models import NatureLM, weights
-from naturelm.models.beats import Beats, BeatsConfig
-from naturelm.models.naturelm_config import NatureLMConfig
+from naturelm.models import NatureLM
+from naturelm.models import checkpoint as weights
+from naturelm.models.naturelm.config import NatureLMConfig
+from naturelm.models.parts.beats import Beats, BeatsConfig
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from naturelm.models import NatureLM, weights
-from naturelm.models.naturelm_config import NatureLMConfig
+from naturelm.models import NatureLM
+from naturelm.models import checkpoint as weights
+from naturelm.models.naturelm.config import NatureLMConfig
 
 FULL = Path(__file__).parent.parent / "data" / "parity" / "naturelm-8b"
 LLAMA_8B = LlamaConfig(
@@ -42,7 +43,7 @@ def audio_branch(small_tokenizer: Any) -> NatureLM:
 
 @pytest.fixture(scope="module")
 def small_tokenizer(small_release: Path) -> Any:
-    from naturelm.models.llm import load_tokenizer
+    from naturelm.models.parts.llama import load_tokenizer
 
     return load_tokenizer(small_release.parent / "llm")
 

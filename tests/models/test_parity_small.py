@@ -11,7 +11,7 @@ import torch
 from torchaudio.compliance import kaldi
 
 from naturelm.models import NatureLM
-from naturelm.models.fbank import BEATS_MEAN, BEATS_STD, beats_features
+from naturelm.models.parts.fbank import BEATS_MEAN, BEATS_STD, beats_features
 from tests.models.test_parity_8b import filled
 
 

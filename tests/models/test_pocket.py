@@ -12,8 +12,8 @@ import soundfile
 import soxr
 import torch
 
-from naturelm import synthesis
 from naturelm.models import NatureLM, presets
+from naturelm.synthetic import sounds as synthesis
 
 RATE_HZ = 16_000
 DETECTION = "What are the common names for the species in the audio, if any?"

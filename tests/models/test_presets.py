@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from naturelm.config import load
+from naturelm.config.loading import load
 from naturelm.errors import NaturelmError
 from naturelm.models import presets
 

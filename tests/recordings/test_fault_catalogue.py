@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from naturelm.decoding import DecodedSpan, Decoder, DecodeRequest, pcm_samples
+from naturelm.audio.isolated import DecodedSpan, DecodeRequest, IsolatedDecoder, pcm_samples
 from naturelm.recordings import Recording, scan
 from tests.broken_files import RATE_HZ, SECONDS, chunk, noise, wav_bytes, write
 
@@ -22,8 +22,8 @@ Make = Callable[[Path], Path]
 
 
 @pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    with Decoder(timeout_s=30) as decoder:
+def decoder() -> Iterator[IsolatedDecoder]:
+    with IsolatedDecoder(timeout_s=30) as decoder:
         yield decoder
 
 
@@ -32,7 +32,7 @@ def only(path: Path) -> Recording:
     return recording
 
 
-def heard(decoder: Decoder, recording: Recording) -> DecodedSpan:
+def heard(decoder: IsolatedDecoder, recording: Recording) -> DecodedSpan:
     assert recording.status == "ok", recording
     (span,) = decoder.decode(DecodeRequest(recording.absolute_path, ((0.0, recording.duration_s),)))
     return span
@@ -131,7 +131,7 @@ HEARD: dict[str, Make] = {
 
 
 @pytest.mark.parametrize("kind", HEARD)
-def test_all_of_it_is_heard(tmp_path: Path, decoder: Decoder, kind: str) -> None:
+def test_all_of_it_is_heard(tmp_path: Path, decoder: IsolatedDecoder, kind: str) -> None:
     span = heard(decoder, only(HEARD[kind](tmp_path)))
     assert (span.status, span.error) == ("ok", None)
     assert span.decoded_s == pytest.approx(SECONDS, abs=0.1)
@@ -235,7 +235,7 @@ PARTS: dict[str, tuple[Make, float, float]] = {
 
 
 @pytest.mark.parametrize("kind", PARTS)
-def test_what_lies_before_the_damage_is_heard(tmp_path: Path, decoder: Decoder, kind: str) -> None:
+def test_what_lies_before_the_damage_is_heard(tmp_path: Path, decoder: IsolatedDecoder, kind: str) -> None:
     make, seconds, tolerance_s = PARTS[kind]
     recording = only(make(tmp_path))
     span = heard(decoder, recording)
@@ -246,7 +246,7 @@ def test_what_lies_before_the_damage_is_heard(tmp_path: Path, decoder: Decoder, 
 
 @pytest.mark.parametrize("container", ["RF64", "W64"])
 def test_the_end_of_a_file_over_four_gigabytes_is_heard(
-    tmp_path: Path, decoder: Decoder, container: str
+    tmp_path: Path, decoder: IsolatedDecoder, container: str
 ) -> None:
     """Five gigabytes, nearly all of it a hole, with a tone in its last four seconds."""
     path = write(tmp_path / f"large.{container.lower()}", noise(0.01, 384_000), 384_000, format=container)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from naturelm import storage
-from naturelm.decoding import Decoder, DecodeRequest
+from naturelm.audio.isolated import DecodeRequest, IsolatedDecoder
 from naturelm.errors import NaturelmError
 from naturelm.recordings import Recording, find_audio, scan, sound_files
 from naturelm.storage import list_files, location, write_whole
@@ -22,7 +22,7 @@ def upload(directory: Path, url: str) -> None:
             write_whole(location(url) / file.relative_path, file.location.read_bytes())
 
 
-def decoded(decoder: Decoder, recording: Recording) -> list[tuple[bytes, str, str | None]]:
+def decoded(decoder: IsolatedDecoder, recording: Recording) -> list[tuple[bytes, str, str | None]]:
     """Two spans that overlap, the second of which begins in the middle."""
     end_s = recording.duration_s or 0.0
     request = DecodeRequest(recording.absolute_path, ((0.0, 0.6 * end_s), (0.5 * end_s, end_s)))
@@ -42,7 +42,7 @@ def test_every_kind_of_file_has_the_same_facts_and_the_same_sound(
     there = {recording.path: recording for recording in scan([f"{bucket}/card 1"])}
     assert len(here) > 0.9 * len(made)
     assert set(here) <= set(there)
-    with Decoder(20) as decoder:
+    with IsolatedDecoder(20) as decoder:
         for path, recording in here.items():
             found = there[path]
             assert found.modified_ns > recording.modified_ns - 2_000_000_000
@@ -92,7 +92,7 @@ def test_middle_of_a_long_recording_is_reached_without_what_lies_before(
     write(tmp_path / "night.wav", noise(600))
     upload(tmp_path, bucket)
     before = len(object_store.requests())
-    with Decoder(20) as decoder:
+    with IsolatedDecoder(20) as decoder:
         (span,) = decoder.decode(DecodeRequest(f"{bucket}/night.wav", ((500.0, 510.0),)))
     assert (span.status, span.decoded_s) == ("ok", 10.0)
     assert len(object_store.requests()) - before < 10
@@ -127,7 +127,7 @@ def test_store_that_fails_is_no_fault_of_the_recording(
     request = DecodeRequest(recording.absolute_path, ((0.0, 10.0), (10.0, 300.0)))
     with failing(object_store, 403) as endpoint:
         point_at(endpoint)
-        with Decoder(20) as decoder:
+        with IsolatedDecoder(20) as decoder:
             spans = list(decoder.decode(request))
         assert [span.status for span in spans] == ["unreachable"] * 2
         assert spans[0].error == f"{bucket}/night.wav: cannot be read (access denied)"
@@ -135,7 +135,7 @@ def test_store_that_fails_is_no_fault_of_the_recording(
             scan([bucket])
     with failing(object_store, 400, after=4) as endpoint:
         point_at(endpoint)
-        with Decoder(20) as decoder:
+        with IsolatedDecoder(20) as decoder:
             spans = list(decoder.decode(request))
         assert [span.status for span in spans] == ["ok", "unreachable"]
 

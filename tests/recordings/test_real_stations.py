@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from naturelm.decoding import Decoder, DecodeRequest
+from naturelm.audio.isolated import DecodeRequest, IsolatedDecoder
 from naturelm.recordings import Recording, scan
 from naturelm.windows import plan_windows
 
@@ -22,7 +22,7 @@ def recordings() -> list[Recording]:
 
 def test_every_recording_is_ok_and_decodes_in_full(recordings: list[Recording]) -> None:
     assert len(recordings) == 105
-    with Decoder() as decoder:
+    with IsolatedDecoder() as decoder:
         for recording in recordings:
             assert recording.status == "ok"
             assert recording.duration_s is not None

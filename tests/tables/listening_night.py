@@ -12,7 +12,7 @@ from typing import Any
 import soundfile
 
 from naturelm.ids import file_recording_id
-from naturelm.synthesis import make_night
+from naturelm.synthetic.nights import make_night
 from tests.tables.make_tables import caption, detection, recording, write_results
 
 OFFSET_MINUTES = 120

@@ -14,8 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from naturelm.pipeline.commit import ANALYSIS, STAGING, UNKNOWN, partition_value
-from naturelm.schemas import ANSWERS, CAPTIONS, DETECTIONS, PARTITION, RECORDINGS, SORT_KEYS, TABLES
+from naturelm.results.output import ANALYSIS, STAGING, UNKNOWN, partition_value
+from naturelm.results.schemas import (
+    ANSWERS,
+    CAPTIONS,
+    DETECTIONS,
+    PARTITION,
+    RECORDINGS,
+    SORT_KEYS,
+    TABLES,
+)
 
 Row = Mapping[str, Any]
 

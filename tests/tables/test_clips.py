@@ -18,7 +18,7 @@ from PIL import Image
 from naturelm.cli.clips import clips
 from naturelm.errors import NaturelmError
 from naturelm.ids import file_recording_id
-from naturelm.sun import sun_times
+from naturelm.recordings.sun import sun_times
 from naturelm.tables.clips import write_clips
 from naturelm.tables.originals import archive_roots, locate_originals, read_excerpts
 from naturelm.tables.spectrogram import spectrogram

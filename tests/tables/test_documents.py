@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from naturelm.cli import main
-from naturelm.schemas import TABLES
+from naturelm.results.schemas import TABLES
 from naturelm.tables.export import FORMATS
 from naturelm.tables.output import BATCH_ROWS
 from naturelm.tables.query import columns, open_tables, select

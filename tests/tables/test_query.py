@@ -23,10 +23,10 @@ import naturelm
 from naturelm.cli import main
 from naturelm.errors import NaturelmError
 from naturelm.ids import segment_id
-from naturelm.pipeline.commit import Output
-from naturelm.pipeline.plan import Day
-from naturelm.pipeline.rows import staged_schema
-from naturelm.schemas import TABLES
+from naturelm.results.output import Output
+from naturelm.results.rows import staged_schema
+from naturelm.results.schemas import TABLES
+from naturelm.segments import Day
 from naturelm.tables.events import events
 from naturelm.tables.files import ResultFiles
 from naturelm.tables.output import TABLE_ROWS

@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from naturelm.models import presets
-from naturelm.synthesis import SOUNDS
+from naturelm.synthetic.sounds import SOUNDS
 from naturelm.training.config import TrainConfig, parse
 from naturelm.training.job import run_training
 from naturelm.training.progress import TrainProgress

@@ -13,9 +13,9 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from naturelm.answers import parse_labels
 from naturelm.cli import main
 from naturelm.errors import NaturelmError
+from naturelm.labels import parse_labels
 from naturelm.storage import location, write_whole
 from naturelm.training.data import piece
 from naturelm.training.manifest import read_manifest, write_manifest

@@ -1,0 +1,1 @@
+"""The archive job: from an archive of recordings to tables of answers."""

@@ -1,0 +1,1 @@
+"""Where the job's stages run: in this process, or on Ray."""

@@ -1,0 +1,184 @@
+"""What processing an archive will take: `naturelm plan`, which changes no table."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from naturelm.archive.scan import Changes, Scan, compare, new_segment_windows, scan_archive
+from naturelm.archive.selection import in_order
+from naturelm.archive.work import Todo, find_todo
+from naturelm.config.archive import ArchiveConfig
+from naturelm.machine import read_gpus
+from naturelm.models.presets import known_weights, resolve
+from naturelm.results.days import PublishedRecording
+from naturelm.results.output import ANALYSIS, RUNS, Output
+from naturelm.results.run_records import hardware
+from naturelm.results.scans import Manifests
+from naturelm.segments import Read, Segment
+from naturelm.storage import Location, list_files
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a scan found and what is to be done.
+
+    Attributes
+    ----------
+    scan : Scan
+    changes : Changes
+        What `naturelm process` will do with rows that are published.
+    todo : Todo
+    rate : Rate, optional
+        None where nothing is known of it.
+    disk : Disk
+    manifest : str
+        Name of the manifest that was written.
+    """
+
+    scan: Scan
+    changes: Changes
+    todo: Todo
+    rate: Rate | None
+    disk: Disk
+    manifest: str
+
+    @property
+    def windows(self) -> int:
+        return sum(segment.window_count for segment in self.todo.due)
+
+    @property
+    def sound_s(self) -> float:
+        return sum(segment.own_end_s - segment.start_s for segment in self.todo.due if segment.window_count)
+
+
+def forecast(paths: Sequence[Location], out: Location, config: ArchiveConfig, *, trial: bool) -> Forecast:
+    """Scan an archive, write the manifest, and say what `process` will find to do.
+
+    Raises
+    ------
+    NaturelmError
+        As `process_archive`.
+    """
+    resolve(config.model.name)
+    scan = scan_archive(paths, out, config)
+    published: list[PublishedRecording] = []
+    staged: set[str] = set()
+    rate = None
+    segment_windows = new_segment_windows(config)
+    # A directory that no run has begun belongs to no analysis, and planning must not give it one.
+    if (out / ANALYSIS).exists():
+        model = known_weights(config.model.name)
+        output = Output(
+            out, config.analysis(model.revision or ""), config.model_dump(mode="json"), segment_windows
+        )
+        published, staged, segment_windows = output.published(), output.staged(), output.segment_windows
+        rate = earlier_rate(out, output.analysis_hash)
+    changes = compare(scan, published, out)
+    manifest = Manifests(out).write(scan.own, scan.recordings, scan.scope, config.windows, segment_windows)
+    # Rows that are carried over need no work, rows of replaced files do.
+    carried = {new.recording_id for old, new in changes.moves if old.recording_id != new.recording_id}
+    todo = find_todo(
+        [r for r in scan.recordings if r.recording_id not in changes.kept_out | carried],
+        published,
+        staged,
+        config.windows,
+        segment_windows,
+        config.selection,
+    )
+    reads = todo.reads(config.selection)
+    if rate is None and trial and reads:
+        rate = try_out(reads, config)
+    return Forecast(scan, changes, todo, rate, disk_needed(out, todo.due, len(config.queries)), manifest)
+
+
+TRIAL_S = 30.0
+# Runs that were over sooner were all start-up.
+_LEAST_WINDOWS = 100
+_LEAST_S = 30.0
+_TRIAL_WINDOWS = 32
+# Measured on the station day of docs/benchmarks/2026-11-21-plan.md: published bytes for each window and query, those
+# of a day that holds none, and a staged segment's on a file system of 4 KiB blocks.
+_BYTES_PER_ANSWER = 70.0
+_BYTES_PER_DAY = 17_000.0
+_BYTES_PER_STAGED_SEGMENT = 4 * 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Windows per second, and where the number comes from."""
+
+    windows_per_s: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Bytes that the tables will take in the end, and at most before days are published; what is free.
+
+    `free_bytes` is None in an object store.
+    """
+
+    tables_bytes: float
+    staged_bytes: float
+    free_bytes: int | None
+
+
+def earlier_rate(out: Location, analysis_hash: str) -> Rate | None:
+    """The rate of the newest run into `out` on hardware like this; None where there was none of any length."""
+    here = hardware()
+    for file in sorted(list_files(out / RUNS), key=lambda file: file.relative_path, reverse=True):
+        try:
+            run = json.loads(file.location.read_text(encoding="utf-8"))
+            windows, wall_s = run["counts"]["windows"], run["counts"]["wall_s"]
+            alike = run["analysis"] == analysis_hash and run["hardware"] == here
+            started = run["started"]
+        except (OSError, ValueError, KeyError, TypeError):  # a run that was killed says nothing
+            continue
+        if alike and windows >= _LEAST_WINDOWS and wall_s >= _LEAST_S:
+            return Rate(windows / wall_s, f"the run of {started[:16].replace('T', ' ')} UTC")
+    return None
+
+
+def try_out(reads: Sequence[Read], config: ArchiveConfig, seconds: float = TRIAL_S) -> Rate | None:
+    """Answer windows of recordings from all over the archive for a while, in this process.
+
+    One process with one thread is measured and multiplied by what the job will start: as many model actors as there
+    are GPUs, or cores. None where nothing could be decoded.
+    """
+    from naturelm.archive.stages import Ask, Decode, DecodedSegment
+
+    decode, ask = Decode(config), Ask(config, threads=1)
+    windows = 0
+    waiting: list[DecodedSegment] = []
+    began = time.monotonic()
+    try:
+        for decoded in (part for read in in_order(reads, "spread") for part in decode(read)):
+            waiting.append(decoded)
+            if sum(len(part.windows) for part in waiting) >= _TRIAL_WINDOWS:
+                windows += sum(len(answered.windows) for answered in ask(waiting))
+                waiting = []
+            if time.monotonic() - began >= seconds:
+                break
+        windows += sum(len(answered.windows) for answered in ask(waiting))
+        spent_s = time.monotonic() - began
+    finally:
+        decode.close()
+    if not windows:
+        return None
+    workers = config.job.workers or len(read_gpus()) or len(os.sched_getaffinity(0))
+    return Rate(windows / spent_s * workers, f"a trial of {spent_s:.0f} s on 1 of {workers} workers")
+
+
+def disk_needed(out: Location, segments: Sequence[Segment], queries: int) -> Disk:
+    """Bytes that these segments' answers to so many queries will take."""
+    answers = queries * sum(segment.window_count for segment in segments)
+    days = len({segment.day for segment in segments})
+    tables = answers * _BYTES_PER_ANSWER + days * _BYTES_PER_DAY
+    free = shutil.disk_usage(out).free if isinstance(out, Path) else None
+    return Disk(tables, len(segments) * _BYTES_PER_STAGED_SEGMENT, free)

@@ -1,0 +1,241 @@
+"""The job before its work: scan the archive, settle what changed in it, find what is to be done."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from naturelm.archive.work import Todo, find_todo
+from naturelm.config.archive import ArchiveConfig
+from naturelm.errors import NaturelmError
+from naturelm.ids import split_segment_id
+from naturelm.recordings import Recording, scan
+from naturelm.recordings.stations import Stations, read_stations
+from naturelm.results.days import PublishedRecording
+from naturelm.results.output import Output
+from naturelm.results.scans import Manifests, Scope, Seen
+from naturelm.segments import Day
+from naturelm.storage import Location
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What is on the disk.
+
+    Attributes
+    ----------
+    own : list of Recording
+        As the files say.
+    recordings : list of Recording
+        The same with what the stations file says.
+    scope : Scope
+        Where the scan looked.
+    stations : Stations, optional
+        What the stations file says.
+    """
+
+    own: list[Recording]
+    recordings: list[Recording]
+    scope: Scope
+    stations: Stations | None
+
+
+def new_segment_windows(config: ArchiveConfig) -> int:
+    """Windows a segment, for an output directory that is begun now."""
+    return max(1, round(config.job.segment_minutes * 60 / config.windows.hop_s))
+
+
+def scan_archive(paths: Sequence[Location], out: Location, config: ArchiveConfig) -> Scan:
+    """Find the recordings and read their headers, as far as no earlier scan for `out` has.
+
+    Raises
+    ------
+    NaturelmError
+        A path is missing, there are no recordings, or the stations file cannot be used.
+    """
+    stations = read_stations(Path(config.stations_file)) if config.stations_file else None
+    own = scan(paths, known=Manifests(out).known(paths))
+    if not own:
+        where = ", ".join(str(path) for path in paths)
+        raise NaturelmError(
+            f"{where}: no recordings found; give a directory or file with WAV, FLAC, MP3 or the like"
+        )
+    recordings = own if stations is None else [stations.describe(recording) for recording in own]
+    return Scan(own, recordings, Scope.of(paths, own), stations)
+
+
+def compare(scan: Scan, published: Sequence[PublishedRecording], out: Location) -> Changes:
+    """What has changed in the archive since its rows were published."""
+    here = {recording.recording_id for recording in scan.recordings}
+    missing = {old.recording_id for old in published} - here
+    return find_changes(published, scan.recordings, Manifests(out).last_seen(missing), scan.scope)
+
+
+def settle(
+    scan: Scan, output: Output, config: ArchiveConfig, *, retry_failed: bool, prune: bool
+) -> tuple[Changes, Todo]:
+    """Bring what is published and staged in line with the archive, write the manifest, find what is to be done."""
+    published = output.published()
+    changes = compare(scan, published, output.directory)
+    apply(changes, output, prune)
+    if changes.moves or changes.stale or (prune and changes.vanished):
+        published = output.published()
+    retried = {old.recording_id for old in published if retry_failed and old.has_failed}
+    staged = output.recover(old for old in published if old.recording_id not in retried)
+    outdated = _outdated(scan, output, staged, prune)
+    output.unstage(outdated)
+    Manifests(output.directory).write(
+        scan.own, scan.recordings, scan.scope, config.windows, output.segment_windows
+    )
+    todo = find_todo(
+        [recording for recording in scan.recordings if recording.recording_id not in changes.kept_out],
+        published,
+        staged - outdated,
+        config.windows,
+        output.segment_windows,
+        config.selection,
+        retry_failed,
+    )
+    output.incomplete = todo.incomplete
+    return changes, todo
+
+
+def _outdated(scan: Scan, output: Output, staged: set[str], prune: bool) -> set[str]:
+    """Staged segments that would not be staged now: of files with other names, contents, times or places."""
+    told = output.staged_recordings(staged)
+    changes = compare(scan, list(told.values()), output.directory)
+    over = {old.recording_id for old, _ in changes.moves}
+    over |= {old.recording_id for old in [*changes.stale, *(changes.vanished if prune else [])]}
+    return {segment_id for segment_id in staged if split_segment_id(segment_id)[0] in over}
+
+
+@dataclass(slots=True)
+class Changes:
+    """What to do with published rows.
+
+    Attributes
+    ----------
+    moves : list of (PublishedRecording, Recording)
+        Rows that stay true, of a recording that has another path, station or time now.
+    stale : list of PublishedRecording
+        Rows of files that were replaced, and second copies that a crash left behind.
+    vanished : list of PublishedRecording
+        Rows of files that are no longer there.
+    kept_out : set of str
+        Ids of scanned recordings that cannot be read now and were read before: their rows stay as they are.
+    """
+
+    moves: list[tuple[PublishedRecording, Recording]] = field(default_factory=list)
+    stale: list[PublishedRecording] = field(default_factory=list)
+    vanished: list[PublishedRecording] = field(default_factory=list)
+    kept_out: set[str] = field(default_factory=set)
+
+    def told(self, prune: bool) -> list[str]:
+        """One sentence for each kind of change."""
+        renamed = sum(old.recording_id != new.recording_id for old, new in self.moves)
+        said = [
+            (renamed, "renamed: their rows are kept under the new names"),
+            (len(self.moves) - renamed, "at another place or time than before: their rows say so"),
+            (len(self.stale), "replaced by other files: their rows are dropped"),
+            (
+                len(self.vanished),
+                "no longer there: their rows are " + ("dropped" if prune else "kept; --prune drops them"),
+            ),
+            (len(self.kept_out), "cannot be read now and could before: their rows stay as they are"),
+        ]
+        return [f"{number} recordings {what}" for number, what in said if number]
+
+
+def find_changes(
+    published: Sequence[PublishedRecording],
+    recordings: Sequence[Recording],
+    seen: Mapping[str, Seen],
+    scope: Scope,
+) -> Changes:
+    """Compare published rows with a scan.
+
+    Parameters
+    ----------
+    published : sequence of PublishedRecording
+        All that the output directory holds.
+    recordings : sequence of Recording
+        The scan.
+    seen : mapping of str to Seen
+        Where published recordings that the scan did not find were when last seen.
+    scope : Scope
+        Where the scan looked; what lies elsewhere is left alone.
+    """
+    changes = Changes()
+    by_id = {recording.recording_id: recording for recording in recordings}
+    current = {
+        old.recording_id
+        for old in published
+        if old.recording_id in by_id and old.describes(by_id[old.recording_id])
+    }
+    moved: set[str] = set()
+    gone: list[PublishedRecording] = []
+    for old in published:
+        recording = by_id.get(old.recording_id)
+        if recording is None:
+            gone.append(old)
+        elif not old.describes(recording):
+            if old.recording_id in current or old.recording_id in moved:
+                changes.stale.append(old)
+            else:
+                moved.add(old.recording_id)
+                changes.moves.append((old, recording))
+    _sort_out(gone, recordings, current | moved, seen, scope, changes)
+    return changes
+
+
+def _sort_out(
+    gone: Iterable[PublishedRecording],
+    recordings: Sequence[Recording],
+    published: set[str],
+    seen: Mapping[str, Seen],
+    scope: Scope,
+    changes: Changes,
+) -> None:
+    """Say of published recordings that the scan did not find whether they were renamed, replaced or vanished."""
+    by_place = {(recording.root, recording.path): recording for recording in recordings}
+    by_content: dict[str, list[Recording]] = defaultdict(list)
+    for recording in recordings:
+        if recording.content is not None:
+            by_content[recording.content].append(recording)
+    for old in gone:
+        last = seen.get(old.recording_id)
+        if last is None or not scope.holds(last.root, last.path):
+            continue
+        there = by_place.get((last.root, last.path))
+        if there is not None and there.content is None and last.content is not None:
+            changes.kept_out.add(there.recording_id)
+        elif there is None and not last.is_gone():
+            continue
+        else:
+            same = by_content.get(last.content or "", [])
+            target = next((r for r in same if r.recording_id not in published), None)
+            if target is not None:
+                published.add(target.recording_id)
+                changes.moves.append((old, target))
+            elif there is not None or same:
+                changes.stale.append(old)
+            else:
+                changes.vanished.append(old)
+
+
+def apply(changes: Changes, output: Output, prune: bool) -> None:
+    """Bring published rows in line with the archive; rows of vanished files go only where `prune` says so."""
+    leaving: dict[Day, set[str]] = defaultdict(set)
+    by_source: dict[Day, dict[str, Recording]] = defaultdict(dict)
+    for old, new in changes.moves:
+        by_source[old.day][old.recording_id] = new
+        if old.day != Day.of(new):
+            leaving[old.day].add(old.recording_id)
+    for old in [*changes.stale, *(changes.vanished if prune else [])]:
+        leaving[old.day].add(old.recording_id)
+    for source, moves in sorted(by_source.items()):
+        output.carry_over(source, moves)
+    for day, recording_ids in sorted(leaving.items()):
+        output.drop(day, recording_ids)

@@ -1,0 +1,221 @@
+"""The two stages of the job as plain callables: decode reads, answer segments. No Ray here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from naturelm.audio.cutting import cut_windows
+from naturelm.audio.gate import gated
+from naturelm.audio.isolated import DecodedSpan, DecodeRequest, IsolatedDecoder, pcm_samples
+from naturelm.audio.streaming import SAMPLE_RATE_HZ
+from naturelm.config.archive import ArchiveConfig
+from naturelm.errors import NaturelmError
+from naturelm.recordings import Recording
+from naturelm.results.rows import UNREACHABLE, AnsweredSegment
+from naturelm.segments import Read, Segment
+from naturelm.storage import StorePath, location
+from naturelm.windows import Window
+
+if TYPE_CHECKING:
+    from naturelm.engine.queries import EngineQuery
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedSegment:
+    """A segment's sound.
+
+    Attributes
+    ----------
+    segment : Segment
+        The unit of work.
+    pcm : bytes
+        float16 samples at 16 kHz, mono, from the segment's start.
+    windows : tuple of Window
+        The windows that the decoded sound holds.
+    decoded_s : float
+        Seconds decoded of the segment's own span.
+    status, error
+        As in `AnsweredSegment`.
+    gated : tuple of bool
+        As in `AnsweredSegment`; where it holds for all windows, `pcm` is empty.
+    """
+
+    segment: Segment
+    pcm: bytes
+    windows: tuple[Window, ...]
+    decoded_s: float
+    status: str
+    error: str | None
+    gated: tuple[bool, ...] = ()
+
+    @property
+    def heard(self) -> list[bool]:
+        """Per window: the model hears it."""
+        return [not is_gated for is_gated in self.gated] or [True] * len(self.windows)
+
+
+class Decode:
+    """Decode reads in order, one segment at a time; a broken recording is a status, never an exception."""
+
+    def __init__(self, config: ArchiveConfig) -> None:
+        self._config = config
+        self._decoder = IsolatedDecoder(timeout_s=config.audio.decode_timeout_s)
+
+    def __call__(self, read: Read) -> Iterator[DecodedSegment]:
+        settings = self._config.windows
+        request = DecodeRequest(
+            path=read.recording.absolute_path,
+            channel=self._config.audio.channel,
+            spans=tuple((segment.start_s, segment.end_s) for segment in read.segments),
+            with_levels=self._config.gate.threshold_db is not None,
+        )
+        for segment, span in zip(read.segments, self._decoder.decode(request), strict=True):
+            if span.status not in ("ok", UNREACHABLE) and not _is_as_scanned(read.recording):
+                sentence = "is not there any more as it was scanned; is its disk still mounted?"
+                yield DecodedSegment(segment, b"", (), 0.0, UNREACHABLE, sentence)
+                continue
+            decoded_end_s = segment.start_s + span.decoded_s
+            missing_s = segment.end_s - decoded_end_s
+            # Within a sample of the end is the end; only the last segment's windows depend on where it lies.
+            sound_end_s = (
+                decoded_end_s if missing_s > 1 / SAMPLE_RATE_HZ else segment.recording.duration_s or 0.0
+            )
+            windows = () if span.status == UNREACHABLE else tuple(segment.windows(sound_end_s, settings))
+            gates = self._gated(span, windows)
+            yield DecodedSegment(
+                segment=segment,
+                pcm=b"" if gates and all(gates) else span.pcm,
+                windows=windows,
+                decoded_s=min(span.decoded_s, segment.own_end_s - segment.start_s),
+                status=span.status,
+                error=span.error,
+                gated=gates,
+            )
+
+    def close(self) -> None:
+        self._decoder.close()
+
+    def _gated(self, span: DecodedSpan, windows: Sequence[Window]) -> tuple[bool, ...]:
+        threshold_db = self._config.gate.threshold_db
+        if threshold_db is None or span.levels is None:
+            return ()
+        return gated(span.levels, windows, threshold_db)
+
+
+def _is_as_scanned(recording: Recording) -> bool:
+    """Whether a file on a disk is still there: what a lost mount leaves unread is no broken recording."""
+    place = location(recording.absolute_path)
+    if isinstance(place, StorePath):
+        # Decoding itself tells when a store fails.
+        return True
+    try:
+        return place.stat().st_size == recording.size_bytes
+    except OSError:
+        return False
+
+
+class Ask:
+    """Put the queries to the windows of decoded segments; loads the model once.
+
+    Raises
+    ------
+    NaturelmError
+        The model cannot be loaded, or hears less at once than a window.
+    """
+
+    def __init__(self, config: ArchiveConfig, threads: int | None = None) -> None:
+        import torch
+
+        from naturelm.engine.engine import Engine
+        from naturelm.models import NatureLM
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        settings = config.model
+        dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
+        model = NatureLM.from_pretrained(
+            settings.name, llm=settings.llm, dtype=dtype, merging_alpha=settings.merging_alpha
+        )
+        if config.windows.length_s > model.window_s:
+            raise NaturelmError(
+                f"window is {config.windows.length_s:g} s and {settings.name} hears {model.window_s:g} s at once; "
+                f"give a --window of at most {model.window_s:g}"
+            )
+        self._window_samples = round(config.windows.length_s * SAMPLE_RATE_HZ)
+        self._config = config
+        self._engine = Engine(
+            model,
+            self._queries_at(""),
+            num_beams=config.generation.num_beams,
+            batch_size=config.job.batch_size,
+        )
+
+    def __call__(self, decoded: Sequence[DecodedSegment], shrink: int = 1) -> list[AnsweredSegment]:
+        """Answer the windows of all segments together, so that short recordings fill a batch too.
+
+        Segments of stations with other label lists are a batch of their own.
+
+        Parameters
+        ----------
+        decoded : sequence of DecodedSegment
+        shrink : int
+            Have the model hear so many times fewer windows at once.
+        """
+        answered: dict[str, AnsweredSegment] = {}
+        by_list: dict[tuple[EngineQuery, ...], list[DecodedSegment]] = {}
+        for part in decoded:
+            by_list.setdefault(self._queries_at(part.segment.recording.station), []).append(part)
+        for queries, parts in by_list.items():
+            if queries != self._engine.queries:
+                self._engine.ask(queries)
+            usual = self._engine.batch_size
+            self._engine.batch_size = max(1, usual // shrink)
+            try:
+                answered |= {result.segment.id: result for result in self._answer(parts)}
+            finally:
+                # What the engine found too much for the memory stays so.
+                self._engine.batch_size = min(usual, self._engine.batch_size * shrink)
+        return [answered[part.segment.id] for part in decoded]
+
+    def _queries_at(self, station: str) -> tuple[EngineQuery, ...]:
+        from naturelm.engine.queries import EngineQuery
+
+        return tuple(
+            EngineQuery(
+                prompt=query.prompt,
+                max_new_tokens=query.max_new_tokens or self._config.generation.max_new_tokens,
+                labels=query.labels_at(station),
+                top_k=query.top_k,
+            )
+            for query in self._config.queries
+        )
+
+    def _answer(self, decoded: Sequence[DecodedSegment]) -> list[AnsweredSegment]:
+        waveforms = [
+            cut.samples
+            for part in decoded
+            for cut in cut_windows(
+                [pcm_samples(part.pcm)],
+                compress(part.windows, part.heard),
+                self._window_samples,
+                start_s=part.segment.start_s,
+            )
+        ]
+        answers = iter(self._engine.answer(np.stack(waveforms), SAMPLE_RATE_HZ) if waveforms else ())
+        return [
+            AnsweredSegment(
+                segment=part.segment,
+                windows=part.windows,
+                answers=tuple(tuple(next(answers)) if heard else () for heard in part.heard),
+                decoded_s=part.decoded_s,
+                status=part.status,
+                error=part.error,
+                gated=part.gated,
+            )
+            for part in decoded
+        ]

@@ -1,0 +1,108 @@
+"""Stages segments as they come, and publishes whole days."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from naturelm.archive.figures import Counts
+from naturelm.config.archive import ArchiveConfig
+from naturelm.results.output import Output, writes_to
+from naturelm.results.rows import UNREACHABLE, AnsweredSegment, segment_tables
+from naturelm.results.schemas import ANSWERS, CAPTIONS, DETECTIONS
+from naturelm.segments import Day, Segment
+
+_COMMIT_THREADS = 4
+
+
+class Committer:
+    """Stages segments as they come, and publishes a day when its last segment is staged.
+
+    What it cannot write ends the run with `RunStopped`.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        config: ArchiveConfig,
+        model: str,
+        segments: Sequence[Segment],
+        staged: set[str],
+        counts: Counts,
+    ) -> None:
+        self._output = output
+        self._queries = config.queries
+        self._model = model
+        self._counts = counts
+        self._pool = ThreadPoolExecutor(_COMMIT_THREADS)
+        self._waiting: dict[Future[dict[str, Any]], AnsweredSegment] = {}
+        self._all: dict[Day, list[str]] = {}
+        self._missing: dict[Day, set[str]] = {}
+        for segment in segments:
+            self._all.setdefault(segment.day, []).append(segment.id)
+            self._missing.setdefault(segment.day, set())
+            if segment.id not in staged:
+                self._missing[segment.day].add(segment.id)
+
+    def commit(self, answered: AnsweredSegment) -> None:
+        if answered.status == UNREACHABLE:
+            self._counts.unreachable += 1
+            self._counts.failures.append(f"{answered.segment.recording.path}: {answered.error}")
+            return
+        with writes_to(self._output.directory):
+            self._waiting[self._pool.submit(self._stage, answered)] = answered
+            # Results must not pile up faster than the disk takes them.
+            while len(self._waiting) > 4 * _COMMIT_THREADS:
+                self._settle(next(iter(self._waiting)))
+            for done in [future for future in self._waiting if future.done()]:
+                self._settle(done)
+
+    def finish(self) -> None:
+        with writes_to(self._output.directory):
+            while self._waiting:
+                self._settle(next(iter(self._waiting)))
+            # Days that an earlier run staged whole and did not come to publish.
+            for day in [day for day, missing in self._missing.items() if not missing]:
+                self._publish(day)
+
+    @property
+    def left(self) -> int:
+        """Segments that are not committed."""
+        return sum(len(missing) for missing in self._missing.values())
+
+    def close(self) -> None:
+        """Wait for what is being written; what has not begun is left to a later run."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _stage(self, answered: AnsweredSegment) -> dict[str, Any]:
+        tables = segment_tables(answered, self._queries, self._model)
+        self._output.stage(answered.segment.id, tables)
+        return {
+            "answers": tables[ANSWERS].num_rows,
+            "captions": tables[CAPTIONS].num_rows,
+            "labels": tables[DETECTIONS]["label"].to_pylist(),
+        }
+
+    def _settle(self, future: Future[dict[str, Any]]) -> None:
+        answered = self._waiting.pop(future)
+        rows = future.result()
+        segment = answered.segment
+        self._counts.segments += 1
+        self._counts.windows += len(answered.windows)
+        self._counts.gated += sum(answered.gated)
+        self._counts.sound_s += answered.decoded_s
+        self._counts.answers += rows["answers"]
+        self._counts.captions += rows["captions"]
+        self._counts.detections.update(rows["labels"])
+        missing = self._missing[segment.day]
+        missing.discard(segment.id)
+        if not missing:
+            self._publish(segment.day)
+
+    def _publish(self, day: Day) -> None:
+        del self._missing[day]
+        for row in self._output.publish(day, self._all[day]):
+            self._counts.recordings[row["status"]] += 1
+            if row["status"] != "ok":
+                self._counts.failures.append(f"{row['path']}: {row['status']} ({row['error']})")

@@ -1,0 +1,1 @@
+"""From a recording to windows of sound: decoding, resampling, cutting, levels."""

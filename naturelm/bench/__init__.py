@@ -1,0 +1,1 @@
+"""Measuring speed: the engine, its baselines, the archive job, decoding, training."""

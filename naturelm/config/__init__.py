@@ -1,0 +1,1 @@
+"""Settings of the archive job: what they are, and reading them from a file."""

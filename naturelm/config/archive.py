@@ -1,0 +1,262 @@
+"""One YAML file -> frozen, checked settings; loaded once at the edge and threaded down by section."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from naturelm.config.spans import parse_dates, parse_hours
+from naturelm.ids import settings_hash
+from naturelm.windows import check_window
+
+QueryKind = Literal["detection", "caption", "classification"]
+
+
+class Section(BaseModel):
+    """Settings that belong together: unknown ones are refused, and none changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StationLabels(Section):
+    """The closed list of one station."""
+
+    station: str
+    labels: tuple[str, ...] = Field(min_length=1)
+
+
+class Query(Section):
+    """A question put to every window.
+
+    Attributes
+    ----------
+    id : str
+        Short name, written in the `query` column: letters, digits, `_` and `-`.
+    prompt : str
+        The question, in words.
+    kind : {"detection", "caption", "classification"}
+        `detection`: the answer lists labels, or says None. `caption`: the answer is a sentence.
+        `classification`: the answer is one of `labels`, each scored exactly.
+    labels : tuple of str
+        The closed list of a `classification` query. In a file `labels_file` may stand in its place, the path
+        of a list (see `naturelm.config.label_lists`) from the file's own directory: `load` reads it, so that the
+        analysis holds the labels themselves.
+    station_labels : tuple of StationLabels
+        Lists of single stations, in place of `labels` there; from a `labels_file` with stations.
+    top_k : int
+        How many of the best labels of a `classification` query become detections ("None" never does).
+    max_new_tokens : int, optional
+        Longest answer in tokens; the archive's `generation.max_new_tokens` where not given.
+    """
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    prompt: str
+    kind: QueryKind = "detection"
+    labels: tuple[str, ...] = ()
+    station_labels: tuple[StationLabels, ...] = ()
+    top_k: int = Field(default=1, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=4096)
+
+    @field_validator("prompt")
+    @classmethod
+    def _prompt_has_text(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("a query needs a prompt with text")
+        return prompt.strip()
+
+    @model_validator(mode="after")
+    def _labels_fit_kind(self) -> Query:
+        lists = [self.labels, *(station.labels for station in self.station_labels)]
+        if self.kind == "classification" and not any(lists):
+            raise ValueError("a classification query needs labels or a labels_file")
+        if self.kind != "classification" and any(lists):
+            raise ValueError(f"labels belong to kind classification, not {self.kind}")
+        if any(not label.strip() for labels in lists for label in labels):
+            raise ValueError("a label is empty")
+        if any(len(set(labels)) != len(labels) for labels in lists):
+            raise ValueError("a label stands twice")
+        return self
+
+    def labels_at(self, station: str) -> tuple[str, ...]:
+        """The closed list that holds at a station."""
+        own = (entry.labels for entry in self.station_labels if entry.station == station)
+        return next(own, self.labels)
+
+
+class ModelSettings(Section):
+    """Which model answers: a bundled name, a checkpoint directory or a hub id; and how it is loaded."""
+
+    name: str = "pocket"
+    llm: str | None = None
+    merging_alpha: float = Field(default=1.0, ge=0.0, le=1.0)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class WindowSettings(Section):
+    """Window length and seconds between window starts."""
+
+    length_s: float = 10.0
+    hop_s: float = 10.0
+
+    @model_validator(mode="after")
+    def _cover_all_sound(self) -> WindowSettings:
+        check_window(self.length_s, self.hop_s)
+        return self
+
+
+class AudioSettings(Section):
+    """Decoding: `channel` picks one (from 0) instead of the mean of all."""
+
+    channel: int | None = Field(default=None, ge=0)
+    decode_timeout_s: float = Field(default=60.0, gt=0)
+
+
+class GateSettings(Section):
+    """Windows that need no model: nothing in them rises `threshold_db` above the background. None: no gate."""
+
+    threshold_db: float | None = Field(default=None, gt=0, le=100)
+
+
+class GenerationSettings(Section):
+    """How answers are generated: longest answer in tokens, and beams (1: greedy)."""
+
+    max_new_tokens: int = Field(default=64, ge=1, le=4096)
+    num_beams: int = Field(default=1, ge=1, le=16)
+
+
+class JobSettings(Section):
+    """How the work is spread; nothing here changes an answer.
+
+    Attributes
+    ----------
+    workers : int, optional
+        Model actors; 0 runs everything in this process, without Ray. Default: as many as the GPUs hold, or
+        one for each core where there is none.
+    max_workers : int, optional
+        As nodes join the cluster, model actors are started up to this number.
+    gpus_per_worker : float, optional
+        Part of a GPU that a model actor takes: 0.5 puts two on each. Default: GPUs divided by workers, at most one.
+    batch_size : int, optional
+        Windows the model hears at once; found by the engine where not given.
+    segment_minutes : float
+        Length of the unit of work and of commit. An output directory keeps the one it was begun with:
+        resampling that starts elsewhere moves scores in their last decimal.
+    address : str, optional
+        Ray cluster to join; a local one is started where not given.
+    """
+
+    workers: int | None = Field(default=None, ge=0)
+    max_workers: int | None = Field(default=None, ge=1)
+    gpus_per_worker: float | None = Field(default=None, gt=0, le=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    segment_minutes: float = Field(default=10.0, gt=0, le=60)
+    address: str | None = None
+
+
+Order = Literal["longest-first", "oldest", "newest", "dawn-first", "spread"]
+
+
+class SelectionSettings(Section):
+    """Which sound is processed, and which first; nothing here changes a row.
+
+    Attributes
+    ----------
+    dates : str, optional
+        Local dates, as `naturelm.config.spans.parse_dates` reads them.
+    hours : str, optional
+        Local hours of the day, as `naturelm.config.spans.parse_hours` reads them.
+    stations : tuple of str
+        Only these; all where empty.
+    sample : float
+        This part of each station's segments in each hour of the day.
+    order : str
+        What is done first. `spread`: whatever is done by morning is an even sample of stations, hours and
+        dates. `dawn-first`: what is nearest to sunrise.
+    """
+
+    dates: str | None = None
+    hours: str | None = None
+    stations: tuple[str, ...] = ()
+    sample: float = Field(default=1.0, gt=0, le=1)
+    order: Order = "longest-first"
+
+    @field_validator("dates", mode="before")
+    @classmethod
+    def _dates_are_dates(cls, dates: Any) -> Any:
+        # YAML reads 2019-05-20 as a date.
+        text = dates.isoformat() if isinstance(dates, dt.date) else dates
+        if isinstance(text, str):
+            parse_dates(text)
+        return text
+
+    @field_validator("hours")
+    @classmethod
+    def _hours_are_hours(cls, hours: str | None) -> str | None:
+        if hours is not None:
+            parse_hours(hours)
+        return hours
+
+
+DEFAULT_QUERIES = (
+    Query(
+        id="species",
+        prompt="What are the common names for the species in the audio, if any?",
+        max_new_tokens=32,
+    ),
+    Query(id="caption", kind="caption", prompt="Caption the audio.", max_new_tokens=40),
+)
+
+
+class ArchiveConfig(Section):
+    """Everything `naturelm process` can be told; `configs/archive.yaml` documents the defaults."""
+
+    model: ModelSettings = ModelSettings()
+    queries: tuple[Query, ...] = Field(default=DEFAULT_QUERIES, min_length=1)
+    windows: WindowSettings = WindowSettings()
+    audio: AudioSettings = AudioSettings()
+    gate: GateSettings = GateSettings()
+    generation: GenerationSettings = GenerationSettings()
+    stations_file: str | None = None
+    selection: SelectionSettings = SelectionSettings()
+    job: JobSettings = JobSettings()
+
+    @field_validator("queries")
+    @classmethod
+    def _ids_are_unique(cls, queries: tuple[Query, ...]) -> tuple[Query, ...]:
+        ids = [query.id for query in queries]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if twice:
+            raise ValueError(f"query id {twice[0]!r} stands twice")
+        return queries
+
+    def analysis(self, model_revision: str) -> dict[str, Any]:
+        """The settings that determine the rows, JSON-serialisable.
+
+        Parameters
+        ----------
+        model_revision : str
+            What identifies the model's weights, whatever name or path they were loaded by.
+        """
+        gate = {} if self.gate.threshold_db is None else {"gate": self.gate.model_dump(mode="json")}
+        return {
+            "model": {
+                "revision": model_revision,
+                "llm": self.model.llm,
+                "merging_alpha": self.model.merging_alpha,
+                "dtype": self.model.dtype,
+            },
+            "queries": {
+                query.id: query.model_dump(mode="json", exclude={"id"}, exclude_none=True)
+                for query in self.queries
+            },
+            "windows": self.windows.model_dump(mode="json"),
+            "audio": {"channel": self.audio.channel},
+            "generation": self.generation.model_dump(mode="json"),
+            **gate,
+        }
+
+    def analysis_hash(self, model_revision: str) -> str:
+        """Hash of `analysis`: outputs with the same hash hold the same rows for the same recordings."""
+        return settings_hash(self.analysis(model_revision))

@@ -1,0 +1,1 @@
+"""The NatureLM-audio family."""

@@ -1,0 +1,189 @@
+"""BEATs: a transformer over patches of a log-mel spectrogram (Chen et al. 2022, arXiv 2212.09058).
+
+Axes: B batch · S samples · T frames · M mel bins · P patches · D model width · H heads · K width of one head
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from naturelm.models.parts.fbank import beats_features, frame_count
+from naturelm.models.parts.linear import linear
+
+
+@dataclass(frozen=True)
+class BeatsConfig:
+    """Sizes of a BEATs encoder, named as in published checkpoints; the defaults are BEATs iter3+'s."""
+
+    input_patch_size: int = 16
+    embed_dim: int = 512
+    encoder_layers: int = 12
+    encoder_embed_dim: int = 768
+    encoder_ffn_embed_dim: int = 3072
+    encoder_attention_heads: int = 12
+    conv_pos: int = 128
+    conv_pos_groups: int = 16
+    num_buckets: int = 320
+    max_distance: int = 800
+    mel_bins: int = 128
+    dropout: float = 0.0
+    encoder_layerdrop: float = 0.0
+
+    def patch_count(self, samples: int, sample_rate_hz: int = 16000) -> int:
+        """Patches that so many samples give; a rest smaller than a patch is left out."""
+        rows = frame_count(samples, sample_rate_hz) // self.input_patch_size
+        return rows * (self.mel_bins // self.input_patch_size)
+
+
+class Beats(nn.Module):
+    """Sound to one vector per 160 ms × 16 mel bins.
+
+    ``forward(waveforms_BS)`` takes float ``[batch, samples]`` in [-1, 1] at 16 kHz and returns
+    ``[batch, patches, encoder_embed_dim]``; patch ``t * 8 + f`` is time step ``t``, frequency band ``f``.
+    """
+
+    def __init__(self, config: BeatsConfig) -> None:
+        super().__init__()
+        self.config = config
+        patch, width = config.input_patch_size, config.encoder_embed_dim
+        self.patch_embedding = nn.Conv2d(1, config.embed_dim, kernel_size=patch, stride=patch, bias=False)
+        self.patch_norm = nn.LayerNorm(config.embed_dim)
+        self.patch_projection = nn.Linear(config.embed_dim, width)
+        self.position_conv = PositionConv(width, config.conv_pos, config.conv_pos_groups)
+        self.norm = nn.LayerNorm(width)
+        self.relative_bias = RelativeBias(
+            config.encoder_attention_heads, config.num_buckets, config.max_distance
+        )
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, waveforms_BS: Tensor) -> Tensor:
+        return self.encode_features(beats_features(waveforms_BS, mel_bins=self.config.mel_bins))
+
+    def encode_features(self, features_BTM: Tensor) -> Tensor:
+        """Encode what :func:`naturelm.models.parts.fbank.beats_features` gives."""
+        features_BTM = features_BTM.to(self.patch_embedding.weight.dtype)
+        x_BPD = self._embed_patches(features_BTM)
+        x_BPD = self.dropout(self.patch_projection(self.patch_norm(x_BPD)))
+        x_BPD = self.dropout(self.norm(x_BPD + self.position_conv(x_BPD)))
+        bias_HPP = self.relative_bias(x_BPD.shape[1])
+        for layer in self.layers:
+            # A random number is drawn only in training, so that inference leaves the generator alone.
+            if self.training and torch.rand(()).item() < self.config.encoder_layerdrop:
+                continue
+            x_BPD = layer(x_BPD, bias_HPP)
+        return x_BPD
+
+    def _embed_patches(self, features_BTM: Tensor) -> Tensor:
+        """The patch convolution, whose patches do not overlap, as one matrix product: several times faster."""
+        patch = self.config.input_patch_size
+        rows, columns = features_BTM.shape[1] // patch, features_BTM.shape[2] // patch
+        whole_BTM = features_BTM[:, : rows * patch, : columns * patch]
+        patches = whole_BTM.unflatten(2, (columns, patch)).unflatten(1, (rows, patch)).transpose(2, 3)
+        return linear(patches.flatten(3).flatten(1, 2), self.patch_embedding.weight.flatten(1))
+
+
+class PositionConv(nn.Module):
+    """Convolutional position embedding; its kernel is weight-normalised over all but the kernel axis."""
+
+    def __init__(self, width: int, kernel: int, groups: int) -> None:
+        super().__init__()
+        self.kernel, self.groups = kernel, groups
+        std = math.sqrt(4 / (kernel * width))
+        self.weight_v = nn.Parameter(torch.randn(width, width // groups, kernel) * std)
+        self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=(0, 1), keepdim=True))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x_BPD: Tensor) -> Tensor:
+        v, device = self.weight_v.float(), x_BPD.device.type
+        # On CPUs with AMX, oneDNN's bfloat16 convolution is wrong where a group has few channels.
+        dtype = torch.float32 if device == "cpu" else x_BPD.dtype
+        weight = (self.weight_g.float() * v / v.norm(dim=(0, 1), keepdim=True)).to(dtype)
+        with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and device != "cpu"):
+            y_BDP = F.conv1d(
+                x_BPD.transpose(1, 2).to(dtype),
+                weight,
+                self.bias.to(dtype),
+                padding=self.kernel // 2,
+                groups=self.groups,
+            ).to(x_BPD.dtype)
+        # An even kernel gives one position too many.
+        return F.gelu(y_BDP[..., : x_BPD.shape[1]]).transpose(1, 2)
+
+
+class RelativeBias(nn.Module):
+    """Attention bias by distance between patches (T5's bidirectional buckets), one table for all layers."""
+
+    def __init__(self, heads: int, buckets: int, max_distance: int) -> None:
+        super().__init__()
+        self.buckets, self.max_distance = buckets, max_distance
+        self.weight = nn.Parameter(torch.randn(buckets, heads) * 0.02)
+
+    def forward(self, length: int) -> Tensor:
+        """Bias ``[heads, length, length]``, computed once per batch and used by every layer."""
+        positions = torch.arange(length, device=self.weight.device)
+        distance_PP = positions.unsqueeze(0) - positions.unsqueeze(1)
+        return F.embedding(self._bucket(distance_PP), self.weight).permute(2, 0, 1)
+
+    def _bucket(self, distance_PP: Tensor) -> Tensor:
+        half = self.buckets // 2
+        exact = half // 2
+        far_PP = distance_PP.abs()
+        # In this order of operations, so that rounding puts every distance into the bucket it was trained in.
+        log_PP = torch.log(far_PP.clamp(min=1).float() / exact) / math.log(self.max_distance / exact)
+        log_PP = exact + (log_PP * (half - exact)).long()
+        near_PP = torch.where(far_PP < exact, far_PP, log_PP.clamp(max=half - 1))
+        return near_PP + half * (distance_PP > 0)
+
+
+class EncoderLayer(nn.Module):
+    """Attention and feed-forward, normalised after residuals that deep-norm scales (arXiv 2203.00555)."""
+
+    def __init__(self, config: BeatsConfig) -> None:
+        super().__init__()
+        width = config.encoder_embed_dim
+        self.residual_scale = (2 * config.encoder_layers) ** 0.25
+        self.attention = GatedAttention(width, config.encoder_attention_heads)
+        self.attention_norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, config.encoder_ffn_embed_dim)
+        self.fc2 = nn.Linear(config.encoder_ffn_embed_dim, width)
+        self.final_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BPD: Tensor, bias_HPP: Tensor) -> Tensor:
+        attended_BPD = self.dropout(self.attention(x_BPD, bias_HPP))
+        x_BPD = self.attention_norm(x_BPD * self.residual_scale + attended_BPD)
+        fed_BPD = self.dropout(self.fc2(F.gelu(self.fc1(x_BPD))))
+        return self.final_norm(x_BPD * self.residual_scale + fed_BPD)
+
+
+class GatedAttention(nn.Module):
+    """Self-attention whose position bias is gated by the query (WavLM's GRU gate, arXiv 2110.13900)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+        self.gate_linear = nn.Linear(width // heads, 8)
+        self.gate_scale = nn.Parameter(torch.ones(1, heads, 1, 1))
+
+    def forward(self, x_BPD: Tensor, bias_HPP: Tensor) -> Tensor:
+        q_BHPK, k_BHPK, v_BHPK = (
+            projection(x_BPD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        update_BHP1, reset_BHP1 = (
+            self.gate_linear(q_BHPK).unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
+        )
+        gate_BHP1 = update_BHP1 * (reset_BHP1 * self.gate_scale - 1.0) + 2.0
+        mask_BHPP = (gate_BHP1 * bias_HPP).to(q_BHPK.dtype)
+        y_BHPK = F.scaled_dot_product_attention(q_BHPK, k_BHPK, v_BHPK, attn_mask=mask_BHPP)
+        return self.out_proj(y_BHPK.transpose(1, 2).flatten(2))

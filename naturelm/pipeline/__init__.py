@@ -1,1 +1,0 @@
-"""Planning, running and committing the archive job."""

@@ -1,0 +1,1 @@
+"""What an output directory holds, written and read; nothing else knows its file names and schemas."""

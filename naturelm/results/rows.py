@@ -1,0 +1,186 @@
+"""From answers to rows: one Arrow table per table name for each segment."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from naturelm.config.archive import Query
+from naturelm.labels import normal_form, parse_labels, rounded, span_score
+from naturelm.models.answer import Answer
+from naturelm.results.schemas import (
+    ANSWERS,
+    CAPTIONS,
+    DETECTIONS,
+    PARTITION,
+    RECORDINGS,
+    SCHEMA_VERSION,
+    TABLES,
+)
+from naturelm.segments import Day, Segment
+from naturelm.windows import Window
+
+# Worst last: the status of a recording is the worst of its segments'.
+STATUSES = ("ok", "too_short", "partial", "corrupt", "unsupported", "timeout", "crashed")
+
+# The place where the recording lies failed: nothing is known about the recording, and a later run tries again.
+UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredSegment:
+    """What became of a segment.
+
+    Attributes
+    ----------
+    segment : Segment
+        The unit of work.
+    windows : tuple of Window
+        The windows that held sound; fewer than planned where the recording ended early.
+    answers : tuple of tuple of Answer
+        Per window, per query.
+    decoded_s : float
+        Seconds decoded of the segment's own span.
+    status : str
+        One of `STATUSES`; or `UNREACHABLE`, and the segment has no rows.
+    error : str or None
+        What was wrong, in one sentence.
+    gated : tuple of bool
+        Per window: the gate kept it from the model, and it has no answers. Empty where there is no gate.
+    """
+
+    segment: Segment
+    windows: tuple[Window, ...]
+    answers: tuple[tuple[Answer, ...], ...]
+    decoded_s: float
+    status: str
+    error: str | None
+    gated: tuple[bool, ...] = ()
+
+
+def unread(segment: Segment) -> AnsweredSegment:
+    """The result of a segment that holds no window: its recording's header already says why."""
+    recording = segment.recording
+    decoded_s = (recording.duration_s or 0.0) if recording.status == "too_short" else 0.0
+    return AnsweredSegment(segment, (), (), decoded_s, recording.status, recording.error)
+
+
+def staged_schema(table: str) -> pa.Schema:
+    """Schema of a staged file: the table's columns and the partition it will be published in."""
+    return pa.schema([*PARTITION, *TABLES[table]])
+
+
+def published_schema(table: str, analysis_hash: str) -> pa.Schema:
+    """Schema of a published file, with the schema version and the analysis in its metadata."""
+    return TABLES[table].with_metadata(
+        {"naturelm.schema_version": str(SCHEMA_VERSION), "naturelm.analysis": analysis_hash}
+    )
+
+
+def segment_tables(answered: AnsweredSegment, queries: Sequence[Query], model: str) -> dict[str, pa.Table]:
+    """Turn what became of a segment into rows for every table."""
+    recording = answered.segment.recording
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    rows[RECORDINGS].append(
+        {
+            "recording_id": recording.recording_id,
+            "path": recording.path,
+            "start_local": recording.start_local,
+            "start_time": recording.start_time,
+            "start_time_source": recording.start_time_source,
+            "utc_offset_minutes": recording.utc_offset_minutes,
+            "latitude": recording.latitude,
+            "longitude": recording.longitude,
+            "deployment": recording.deployment,
+            "duration_s": recording.duration_s,
+            "decoded_s": answered.decoded_s,
+            "sample_rate_hz": recording.sample_rate_hz,
+            "channels": recording.channels,
+            "format": recording.format,
+            "status": answered.status,
+            "error": answered.error,
+            "windows": len(answered.windows),
+        }
+    )
+    gated = answered.gated or (False,) * len(answered.windows)
+    for window, per_query, is_gated in zip(answered.windows, answered.answers, gated, strict=True):
+        span = {
+            "recording_id": recording.recording_id,
+            "start_s": window.start_s,
+            "end_s": window.end_s,
+            "start_local": later(recording.start_local, window.start_s),
+            "start_time": later(recording.start_time, window.start_s),
+        }
+        if is_gated:
+            rows[ANSWERS].extend(
+                span | {"window": window.index, "query": query.id, "prompt": query.prompt, "gated": True}
+                for query in queries
+            )
+            continue
+        for query, answer in zip(queries, per_query, strict=True):
+            rows[ANSWERS].append(
+                span
+                | {
+                    "window": window.index,
+                    "query": query.id,
+                    "prompt": query.prompt,
+                    "text": answer.text,
+                    "tokens": len(answer.token_ids),
+                    "score": rounded(answer.score),
+                    "gated": False,
+                }
+            )
+            table, column, said = _said(query, answer)
+            rows[table].extend(
+                span
+                | {
+                    "path": recording.path,
+                    "query": query.id,
+                    column: name,
+                    "score": rounded(score),
+                    "text": answer.text,
+                    "model": model,
+                }
+                for name, score in said
+            )
+    day = Day.of(recording)
+    partition = {"station": day.station, "date": day.as_date()}
+    return {
+        name: pa.Table.from_pylist([partition | row for row in rows[name]], schema=staged_schema(name))
+        for name in TABLES
+    }
+
+
+def reduce_recordings(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One `recordings` row from those of a recording's segments, in order of their first windows."""
+    worst = max(parts, key=lambda row: STATUSES.index(row["status"]))
+    return parts[0] | {
+        "decoded_s": sum(row["decoded_s"] for row in parts),
+        "windows": sum(row["windows"] for row in parts),
+        "status": worst["status"],
+        "error": worst["error"],
+    }
+
+
+def _said(query: Query, answer: Answer) -> tuple[str, str, list[tuple[str, float]]]:
+    """What an answer says: the table it goes to, the column, and (text, score) pairs."""
+    if query.kind == "caption":
+        nothing = not parse_labels(answer.text)
+        return CAPTIONS, "caption", [] if nothing else [(answer.text, answer.score)]
+    if query.kind == "classification":
+        best = answer.candidates[: query.top_k]
+        return DETECTIONS, "label", [(name, p) for name, p in best if normal_form(name) != "none"]
+    said = []
+    for label in parse_labels(answer.text):
+        score = span_score(answer.token_scores, answer.token_ends, label.start, label.end)
+        said.append((label.name, answer.score if score is None else score))
+    return DETECTIONS, "label", said
+
+
+def later(start: dt.datetime | None, seconds: float) -> dt.datetime | None:
+    """The time so many seconds after a start, where that is known."""
+    return None if start is None else start + dt.timedelta(seconds=seconds)

@@ -1,0 +1,128 @@
+"""`_runs/<start>.json`: what ran where, on what, and how it went."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from naturelm import __version__
+from naturelm.config.archive import ArchiveConfig
+from naturelm.machine import read_gpus
+from naturelm.recordings import Recording
+from naturelm.results.output import RUNS
+from naturelm.results.schemas import SCHEMA_VERSION
+from naturelm.storage import Location, write_whole
+
+UPDATE_EVERY_S = 20.0
+"""How often a run writes down how far it has come."""
+
+_VERSIONS_OF = ("torch", "transformers", "peft", "ray", "pyarrow", "soundfile", "soxr")
+
+
+class RunRecord:
+    """`_runs/<start>.json`: what ran where, on what, and how it went."""
+
+    def __init__(
+        self,
+        out: Location,
+        paths: Sequence[Location],
+        recordings: Sequence[Recording],
+        config: ArchiveConfig,
+        analysis_hash: str,
+    ) -> None:
+        started = dt.datetime.now(dt.UTC)
+        self._path = out / RUNS / f"{started:%Y%m%dT%H%M%S.%fZ}.json"
+        self._record: dict[str, Any] = {
+            "status": "running",
+            "started": started.isoformat(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "paths": [str(path) for path in paths],
+            "roots": sorted({recording.root for recording in recordings}),
+            "analysis": analysis_hash,
+            "schema_version": SCHEMA_VERSION,
+            "config": config.model_dump(mode="json"),
+            "versions": {"naturelm": __version__, "python": platform.python_version(), **_versions()},
+            "commit": _commit(),
+            "hardware": hardware(),
+        }
+        self._write()
+
+    def progress(self, figures: Mapping[str, Any]) -> None:
+        """Write down how far the run has come, for `naturelm status` and for whoever finds it dead."""
+        self._record |= {"updated": dt.datetime.now(dt.UTC).isoformat(), "progress": dict(figures)}
+        self._write()
+
+    def finish(self, counts: Mapping[str, Any], complete: bool) -> dict[str, Any]:
+        """Write down how it went, and return that."""
+        outcome = {
+            "status": "complete" if complete else "interrupted",
+            "finished": dt.datetime.now(dt.UTC).isoformat(),
+            "counts": dict(counts),
+        }
+        self._record |= outcome
+        self._write()
+        return outcome
+
+    def _write(self) -> None:
+        text = json.dumps(self._record, indent=2, ensure_ascii=False)
+        write_whole(self._path, text.encode("utf-8", "surrogateescape"))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONS_OF:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """The git commit that the program runs from, with `+` where files differ from it; None where it is installed."""
+    package = Path(__file__).resolve().parents[1]
+    git = shutil.which("git")
+    if git is None or not (package.parent / ".git").exists():
+        return None
+    said = []
+    for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", package.name]):
+        done = subprocess.run(
+            [git, "-C", str(package.parent), *command], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            return None
+        said.append(done.stdout.strip())
+    return said[0] + ("+" if said[1] else "")
+
+
+def hardware() -> dict[str, Any]:
+    """The machine that the run was started on."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "usable_cores": usable,
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpus": [gpu.name for gpu in read_gpus()],
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())

@@ -1,0 +1,1 @@
+"""Sounds, nights and a stand-in model, all made by code."""

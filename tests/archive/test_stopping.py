@@ -1,0 +1,134 @@
+"""Ending early: at a time, on a signal, on a disk that is full."""
+
+from __future__ import annotations
+
+import datetime as dt
+import errno
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from naturelm.archive.stopping import Stop, parse_until, signals_ask
+from naturelm.errors import NaturelmError, RunStopped
+from naturelm.results.output import writes_to
+
+
+@pytest.fixture
+def berlin(monkeypatch):
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("text", "now", "utc"),
+    [
+        ("07:00", "2026-05-20T20:00", "2026-05-21T05:00"),
+        ("7:00", "2026-05-20T06:59", "2026-05-20T05:00"),
+        ("07:00", "2026-05-20T07:00", "2026-05-21T05:00"),
+        # Summer time begins and ends in these nights: seven o'clock is seven o'clock.
+        ("07:00", "2026-03-28T20:00", "2026-03-29T05:00"),
+        ("07:00", "2026-10-24T20:00", "2026-10-25T06:00"),
+        ("2026-05-22T06:30", "2026-05-20T20:00", "2026-05-22T04:30"),
+        ("2026-05-22T06:30+00:00", "2026-05-20T20:00", "2026-05-22T06:30"),
+    ],
+)
+def test_until_is_the_next_such_time_on_this_machines_clock(berlin, text, now, utc):
+    wanted = parse_until(text, dt.datetime.fromisoformat(now))
+    assert wanted.astimezone(dt.UTC) == dt.datetime.fromisoformat(utc).replace(tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("soon", "is no time"), ("25:00", "is no time"), ("2020-01-01T07:00", "is over")]
+)
+def test_until_that_is_no_time_to_come_is_refused(text, said):
+    with pytest.raises(NaturelmError, match=f"--until '{text}': {said}"):
+        parse_until(text, dt.datetime(2026, 5, 20, 20))
+
+
+def test_run_ends_so_much_before_the_time_as_what_is_in_flight_may_take():
+    stop = Stop(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=60))
+    assert not stop.asked()
+    assert not stop.asked(in_flight_s=30)
+    assert stop.asked(in_flight_s=58)
+    assert stop.in_time
+    assert (stop.reason or "").startswith("until ")
+    # Once asked it stays so.
+    assert stop.asked()
+
+
+def test_first_signal_asks_and_the_second_interrupts():
+    stop, said = Stop(), []
+    before = signal.getsignal(signal.SIGINT)
+    with signals_ask(stop, said.append):
+        stop.has_begun = True
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked()
+        assert stop.reason == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + 5
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert "once more stops at once" in said[0]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_signal_before_the_work_interrupts_at_once():
+    stop = Stop()
+    with signals_ask(stop, print), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_signals_are_left_alone_outside_the_main_thread():
+    failed: list[BaseException] = []
+
+    def inside() -> None:
+        try:
+            with signals_ask(Stop(), print):
+                pass
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert failed == []
+
+
+def test_full_disk_is_told_with_its_remedy(tmp_path):
+    with (
+        pytest.raises(RunStopped, match=r"No space left on device.*free some space and run the same command"),
+        writes_to(tmp_path),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_ray_that_does_not_start_in_time_is_started_again(monkeypatch):
+    """Ray gives itself half a minute, which a busy machine may miss."""
+    import ray
+
+    from naturelm.ray_cluster import start_ray
+
+    tried = []
+
+    def busy(**_: object) -> None:
+        tried.append(1)
+        if len(tried) < wanted:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", busy)
+    # The one that other tests use goes on.
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    wanted = 3
+    start_ray(None)
+    assert len(tried) == 3
+    tried, wanted = [], 99
+    with pytest.raises(RunStopped, match=r"Ray cannot be started here \(The current node timed out"):
+        start_ray(None)
+    assert len(tried) == 3

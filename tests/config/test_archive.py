@@ -1,0 +1,141 @@
+"""Configuration: one YAML, checked, and the hash of what determines rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from naturelm.config.archive import ArchiveConfig
+from naturelm.config.loading import load
+from naturelm.errors import NaturelmError
+
+REPO = Path(__file__).parents[2]
+
+
+def test_documented_defaults_are_the_defaults():
+    assert load(REPO / "configs/archive.yaml") == ArchiveConfig()
+
+
+def test_flag_wins_over_file_and_file_over_default(tmp_path):
+    path = tmp_path / "archive.yaml"
+    path.write_text("windows: {length_s: 5.0, hop_s: 2.5}\ngeneration: {num_beams: 2}\n")
+    config = load(path, {"windows": {"hop_s": 1.0, "length_s": None}})
+    assert (config.windows.length_s, config.windows.hop_s) == (5.0, 1.0)
+    assert config.generation.num_beams == 2
+    assert config.generation.max_new_tokens == ArchiveConfig().generation.max_new_tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("windows: {hop_s: 0}", "hop is 0 s"),
+        ("windows: {length_s: -10}", "window is -10 s"),
+        ("window: {length_s: 10}", "unknown setting window"),
+        ("windows: {lenght_s: 10}", "unknown setting windows.lenght_s"),
+        ("queries: []", "queries"),
+        ("queries: [{id: a, prompt: '  '}]", "prompt with text"),
+        ("queries: [{id: 'a b', prompt: x}]", "queries.0.id is 'a b'"),
+        ("queries: [{id: a, prompt: x}, {id: a, prompt: y}]", "'a' stands twice"),
+        ("queries: [{id: a, prompt: x, kind: classification}]", "needs labels"),
+        ("queries: [{id: a, prompt: x, kind: classification, labels: [Owl, Owl]}]", "stands twice"),
+        ("queries: [{id: a, prompt: x, labels: [Owl]}]", "labels belong to kind classification"),
+        ("queries: [{id: a, prompt: x, kind: guess}]", "queries.0.kind is 'guess'"),
+        ("job: {workers: -1}", "job.workers is -1"),
+        ("model: {merging_alpha: 2}", "model.merging_alpha is 2"),
+        ("windows: 10", "windows"),
+        ("- a\n- b", "holds list"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_mistake_in_a_file_is_one_sentence_with_file_and_value(tmp_path, text, told):
+    path = tmp_path / "archive.yaml"
+    path.write_text(text)
+    with pytest.raises(NaturelmError) as error:
+        load(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ")
+    assert told in message
+    assert "\n" not in message
+
+
+def test_missing_file_is_told(tmp_path):
+    with pytest.raises(NaturelmError, match=r"none\.yaml: cannot read"):
+        load(tmp_path / "none.yaml")
+
+
+def test_hash_covers_what_changes_rows_and_nothing_else():
+    base = ArchiveConfig().analysis_hash("r1")
+    same = [
+        {"job": {"workers": 3, "segment_minutes": 5.0, "batch_size": 7}},
+        {"audio": {"decode_timeout_s": 5.0}},
+    ]
+    other = [
+        {"windows": {"hop_s": 5.0}},
+        {"audio": {"channel": 0}},
+        {"generation": {"num_beams": 2}},
+        {"model": {"merging_alpha": 0.5}},
+        {"queries": [{"id": "species", "prompt": "Which species?"}]},
+    ]
+    assert [load(None, o).analysis_hash("r1") for o in same] == [base] * len(same)
+    hashes = {load(None, o).analysis_hash("r1") for o in other} | {ArchiveConfig().analysis_hash("r2")}
+    assert len(hashes | {base}) == len(other) + 2
+
+
+def test_model_is_known_by_its_weights_not_by_the_name_it_was_loaded_by():
+    assert load(None, {"model": {"name": "/a/copy"}}).analysis_hash("r1") == ArchiveConfig().analysis_hash(
+        "r1"
+    )
+
+
+CLOSED = 'queries: [{id: focal, prompt: "Which?", kind: classification, labels_file: lists/birds.%s}]'
+
+
+def _with_list(tmp_path: Path, name: str, text: str) -> Path:
+    (tmp_path / "lists").mkdir(exist_ok=True)
+    (tmp_path / "lists" / name).write_text(text, encoding="utf-8")
+    path = tmp_path / "archive.yaml"
+    path.write_text(CLOSED % name.split(".")[1])
+    return path
+
+
+def test_labels_file_of_one_label_a_line_lies_beside_the_configuration(tmp_path):
+    path = _with_list(tmp_path, "birds.txt", "\ufeff# of the valley\nTawny owl\n\n  Wren \nTawny owl\n")
+    (query,) = load(path).queries
+    assert query.labels == ("Tawny owl", "Wren")
+    assert query.labels_at("anywhere") == ("Tawny owl", "Wren")
+
+
+def test_labels_file_with_stations_adds_to_the_labels_of_all_stations(tmp_path):
+    path = _with_list(tmp_path, "birds.csv", 'Station,Label\n,Wren\nA,"Owl, tawny"\nB,Dipper\nA,Wren\n')
+    (query,) = load(path).queries
+    assert query.labels_at("A") == ("Wren", "Owl, tawny")
+    assert query.labels_at("B") == ("Wren", "Dipper")
+    assert query.labels_at("C") == ("Wren",)
+    other = _with_list(tmp_path, "birds.csv", "station,label\n,Wren\nA,Owl\n")
+    assert load(path).analysis_hash("") == load(other).analysis_hash("")
+    hashed = load(path).analysis_hash("")
+    _with_list(tmp_path, "birds.csv", "station,label\n,Wren\n")
+    assert load(path).analysis_hash("") != hashed, "the labels themselves belong to the analysis"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("birds.txt", "\n# nothing\n", "names no label"),
+        ("birds.csv", "station,label\nA,\n", "row 2 has no label"),
+    ],
+)
+def test_unusable_labels_file_is_told(tmp_path, name, text, told):
+    with pytest.raises(NaturelmError, match=told):
+        load(_with_list(tmp_path, name, text))
+
+
+def test_missing_labels_file_and_a_list_given_twice_are_told(tmp_path):
+    path = tmp_path / "archive.yaml"
+    path.write_text(CLOSED % "txt")
+    with pytest.raises(NaturelmError, match=r"birds\.txt: cannot read the labels"):
+        load(path)
+    path.write_text("queries: [{id: a, prompt: x, kind: classification, labels: [Owl], labels_file: b.txt}]")
+    with pytest.raises(NaturelmError, match="labels and labels_file"):
+        load(path)

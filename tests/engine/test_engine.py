@@ -1,0 +1,320 @@
+"""The engine answers as the plain path does, whatever is batched with what."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from naturelm.engine.buffer import DecodeBuffer, GraphedDecodeBuffer
+from naturelm.engine.decoder import Decoder
+from naturelm.engine.engine import Engine
+from naturelm.engine.queries import EngineQuery
+from naturelm.engine.search import _draw
+from naturelm.errors import NaturelmError
+from naturelm.models import Answer, NatureLM
+
+SMALL = Path(__file__).parent / "data" / "parity" / "naturelm-small"
+PROMPTS = (
+    "What is the common name for the focal species in the audio? Answer:",
+    "Caption the audio, using the common name for any animal species.",
+    "Which of these, if any, are present in the audio recording? Single pulse gibbon call, Gibbon duet, None.",
+    "Anything?",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@cache
+def golden() -> dict[str, Any]:
+    return json.loads((SMALL / "golden.json").read_text())
+
+
+@cache
+def model() -> NatureLM:
+    return NatureLM.from_pretrained(SMALL / "release")
+
+
+@cache
+def early_ending_model() -> NatureLM:
+    """The same, but with ends among its frequent tokens, so that answers have all lengths."""
+    loaded = NatureLM.from_pretrained(SMALL / "release")
+    loaded.end_token_ids = (*loaded.end_token_ids, 127, 235, 189)
+    return loaded
+
+
+@cache
+def windows() -> np.ndarray:
+    """The golden windows, and as many of noise."""
+    golden_windows = np.load(SMALL / "golden.npz")["wav"]
+    noise = np.random.default_rng(7).normal(0, 0.1, golden_windows.shape).astype(np.float32)
+    return np.concatenate([golden_windows, noise])
+
+
+@cache
+def plain(window: int, prompt: str, max_new_tokens: int, beams: int, early: bool = True) -> Answer:
+    asked = early_ending_model() if early else model()
+    return asked.generate(
+        torch.from_numpy(windows()[window : window + 1]),
+        [prompt],
+        max_new_tokens=max_new_tokens,
+        num_beams=beams,
+    )[0]
+
+
+def assert_same(ours: Answer, theirs: Answer) -> None:
+    assert ours.token_ids == theirs.token_ids
+    assert ours.text == theirs.text
+    assert ours.score == pytest.approx(theirs.score, abs=1e-5)
+    assert ours.token_scores == pytest.approx(theirs.token_scores, abs=1e-5)
+    assert ours.token_ends == theirs.token_ends
+
+
+# -- parity --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_all_queries_about_all_windows_at_once_give_the_published_ids(beams: int) -> None:
+    queries = [EngineQuery(prompt, max_new_tokens=24) for prompt in golden()["prompts"]]
+    answers = Engine(model(), queries, num_beams=beams).answer(windows()[:3])
+    for i, ids in enumerate(golden()["generated"][f"beams{beams}_ids"]):
+        assert list(answers[i][i].token_ids) == ids
+
+
+query_lists = st.lists(
+    st.builds(EngineQuery, st.sampled_from(PROMPTS), st.sampled_from([1, 3, 12])), min_size=1, max_size=4
+)
+
+
+@settings(max_examples=40)
+@given(
+    order=st.lists(st.integers(0, 5), min_size=1, max_size=8),
+    queries=query_lists,
+    batch_size=st.integers(1, 9),
+    beams=st.sampled_from([1, 1, 2, 3]),
+)
+def test_any_batch_split_order_and_mix_of_queries_answers_as_the_plain_path(
+    order: list[int], queries: list[EngineQuery], batch_size: int, beams: int
+) -> None:
+    engine = Engine(early_ending_model(), queries, num_beams=beams, batch_size=batch_size)
+    answers = engine.answer(windows()[order])
+    assert len(answers) == len(order)
+    for window, row in zip(order, answers, strict=True):
+        for query, answer in zip(queries, row, strict=True):
+            assert_same(answer, plain(window, query.prompt, query.max_new_tokens, beams))
+
+
+def test_answers_of_the_plain_path_here_have_many_lengths() -> None:
+    lengths = {len(plain(window, prompt, 12, 1).token_ids) for window in range(6) for prompt in PROMPTS}
+    assert len(lengths) >= 5  # or the test above would show little about rows that finish early
+
+
+def test_scores_are_those_of_the_logits_of_one_pass_over_prompt_and_answer() -> None:
+    query = EngineQuery(PROMPTS[1], max_new_tokens=9)
+    answer = Engine(model(), [query]).answer(windows()[:1])[0][0]
+    asked = model()
+    tokens = asked.prompt_tokens(query.prompt)
+    with torch.inference_mode():
+        audio = asked.encode_audio(torch.from_numpy(windows()[:1]))[0]
+        row = torch.cat(
+            [asked.embed_tokens(tokens.head), audio, asked.embed_tokens([*tokens.tail, *answer.token_ids])]
+        )
+        log_probs = asked.llama(inputs_embeds=row[None]).logits[0].double().log_softmax(-1)
+    start = len(tokens.head) + len(audio) + len(tokens.tail) - 1
+    expected = [log_probs[start + i, token].exp().item() for i, token in enumerate(answer.token_ids)]
+    assert answer.token_scores == pytest.approx(expected, abs=1e-5)
+    assert answer.score == pytest.approx(np.exp(np.mean(np.log(expected))), rel=1e-4)
+
+
+def test_a_query_that_says_itself_where_the_sound_goes_is_answered_beside_others() -> None:
+    prompts = ["Listen: <Audio><AudioHere></Audio> what is it?", PROMPTS[0]]
+    engine = Engine(early_ending_model(), [EngineQuery(prompt, 8) for prompt in prompts])
+    for window, row in enumerate(engine.answer(windows()[:2])):
+        for prompt, answer in zip(prompts, row, strict=True):
+            assert_same(answer, plain(window, prompt, 8, 1))
+
+
+def test_model_merging_is_that_of_the_moment_the_engine_is_made() -> None:
+    asked = NatureLM.from_pretrained(SMALL / "release", merging_alpha=0.5)
+    engine = Engine(asked, [EngineQuery(PROMPTS[0], 12)])
+    expected = asked.generate(torch.from_numpy(windows()[:1]), [PROMPTS[0]], max_new_tokens=12, num_beams=1)[
+        0
+    ]
+    asked.merging_alpha = 1.0
+    assert_same(engine.answer(windows()[:1])[0][0], expected)
+    assert expected.token_ids != plain(0, PROMPTS[0], 12, 1, early=False).token_ids
+
+
+# -- asking --------------------------------------------------------------------------------------------------------
+
+
+def test_no_windows_have_no_answers() -> None:
+    assert Engine(model(), [EngineQuery("Anything?")]).answer(np.zeros((0, 160000), np.float32)) == []
+
+
+def test_a_window_shorter_than_the_model_hears_is_one_padded_with_silence() -> None:
+    engine = Engine(model(), [EngineQuery("Anything?", 6)])
+    short = windows()[:1, :100_000]
+    padded = np.pad(short, ((0, 0), (0, 60_000)))
+    assert engine.answer(short) == engine.answer(padded)
+
+
+def test_other_queries_can_be_asked_of_the_same_engine() -> None:
+    engine = Engine(early_ending_model(), [EngineQuery(PROMPTS[0], 3)])
+    engine.answer(windows()[:2])
+    engine.ask([EngineQuery(PROMPTS[2], 12), EngineQuery(PROMPTS[3], 12)])
+    assert_same(engine.answer(windows()[:1])[0][1], plain(0, PROMPTS[3], 12, 1))
+
+
+def test_running_out_of_memory_halves_the_batch_and_loses_no_window() -> None:
+    class Crowded:
+        """A model whose device holds two windows."""
+
+        def __init__(self, within: NatureLM) -> None:
+            self._within = within
+            self.refused: list[int] = []
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._within, name)
+
+        def encode_audio(self, waveforms_BS: torch.Tensor) -> torch.Tensor:
+            if len(waveforms_BS) > 2:
+                self.refused.append(len(waveforms_BS))
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return self._within.encode_audio(waveforms_BS)
+
+    crowded = Crowded(early_ending_model())
+    engine = Engine(crowded, [EngineQuery(PROMPTS[0], 12)], batch_size=6)  # type: ignore[arg-type]
+    for window, row in enumerate(engine.answer(windows())):
+        assert_same(row[0], plain(window, PROMPTS[0], 12, 1))
+    assert crowded.refused == [6, 3]
+    assert engine.batch_size == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Engine(model(), []), "no queries"),
+        (lambda: Engine(model(), [EngineQuery(" ")]), "no text"),
+        (lambda: EngineQuery("Anything?", max_new_tokens=0), "max_new_tokens 0"),
+        (lambda: Engine(model(), [EngineQuery("Anything?")], num_beams=0), "num_beams is 0"),
+        (lambda: Engine(model(), [EngineQuery("Anything?")], batch_size=0), "batch_size 0"),
+        (lambda: Engine(model(), [EngineQuery("Anything?")], num_beams=2, do_sample=True), "one beam"),
+        (lambda: Engine(model(), [EngineQuery("Anything?")], temperature=0.0), "temperature is 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(NaturelmError, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("waveforms", "rate", "words"),
+    [
+        (np.zeros((1, 160_000), np.float32), 48_000, "48000 Hz"),
+        (np.zeros(160_000, np.float32), 16_000, r"shape \[160000\]"),
+        (np.zeros((1, 160_000), np.int16), 16_000, "int16"),
+        (np.zeros((1, 160_001), np.float32), 16_000, "160001 samples"),
+    ],
+)
+def test_sound_the_model_would_not_hear_whole_is_refused(
+    waveforms: np.ndarray, rate: int, words: str
+) -> None:
+    with pytest.raises(NaturelmError, match=words):
+        Engine(model(), [EngineQuery("Anything?")]).answer(waveforms, rate)
+
+
+def test_the_example_in_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "engine.md").read_text(encoding="utf-8")
+    exec(re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)[1], {})
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+# -- sampling ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_drawn_depends_on_the_seed_and_not_on_the_batch() -> None:
+    queries = [EngineQuery(PROMPTS[3], 12), EngineQuery(PROMPTS[0], 12)]
+
+    def sample(seed: int, batch_size: int, order: list[int]) -> list[list[tuple[int, ...]]]:
+        engine = Engine(early_ending_model(), queries, do_sample=True, seed=seed, batch_size=batch_size)
+        rows = engine.answer(windows()[order])
+        return [[answer.token_ids for answer in rows[order.index(window)]] for window in range(6)]
+
+    together = sample(1, 6, [0, 1, 2, 3, 4, 5])
+    assert sample(1, 2, [5, 3, 1, 0, 2, 4]) == together
+    assert sample(2, 6, [0, 1, 2, 3, 4, 5]) != together
+
+
+def test_a_low_temperature_draws_the_likeliest_tokens() -> None:
+    queries = [EngineQuery(PROMPTS[0], 12)]
+    cold = Engine(early_ending_model(), queries, do_sample=True, temperature=1e-4)
+    for window, row in enumerate(cold.answer(windows()[:3])):
+        assert_same(row[0], plain(window, PROMPTS[0], 12, 1))
+
+
+def test_tokens_are_drawn_as_often_as_the_model_thinks_them_likely() -> None:
+    logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(3)) * 2
+    draws = 20_000
+    evenly = (torch.arange(draws) + 0.5) / draws
+    drawn = _draw(logits.expand(draws, -1), evenly)
+    often = torch.bincount(drawn, minlength=50) / draws
+    assert often.numpy() == pytest.approx(logits[0].softmax(-1).numpy(), abs=2 / draws)
+
+
+# -- decode steps --------------------------------------------------------------------------------------------------
+
+
+class _NotRecorded(GraphedDecodeBuffer):
+    """Runs what a GPU would replay."""
+
+    def _record(self, step: Callable[[], None]) -> Any:
+        return SimpleNamespace(replay=step)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_steps_as_a_gpu_replays_them_answer_the_same(beams: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries = [EngineQuery(prompt, 12) for prompt in PROMPTS]
+    made = []
+
+    def on(decoder: Decoder, rows: int, slots: int) -> DecodeBuffer:
+        made.append(_NotRecorded(decoder, rows, slots))
+        return made[-1]
+
+    monkeypatch.setattr(DecodeBuffer, "on", on)
+    engine = Engine(early_ending_model(), queries, num_beams=beams, batch_size=5)
+    for window, row in enumerate(engine.answer(windows())):
+        for query, answer in zip(queries, row, strict=True):
+            assert_same(answer, plain(window, query.prompt, 12, beams))
+    assert len(made) == 1
+    assert made[0].rows > 5 * len(queries) * beams  # some rows were padding
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_most_answers_are_those_of_the_cpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    queries = [EngineQuery(prompt, 12) for prompt in PROMPTS]
+    on_gpu = Engine(NatureLM.from_pretrained(SMALL / "release", device="cuda", dtype=torch.float32), queries)
+    for ours, theirs in zip(
+        on_gpu.answer(windows()), Engine(model(), queries).answer(windows()), strict=True
+    ):
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.token_ids[:1] == b.token_ids[:1]
+            assert a.token_scores[0] == pytest.approx(b.token_scores[0], abs=1e-3)
