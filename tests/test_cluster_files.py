@@ -23,10 +23,10 @@ import yaml
 from click.testing import CliRunner
 
 from naturelm.cli import main
+from tests.paths import DATA, REPO
 
-ROOT = Path(__file__).parents[1]
-CLUSTER = ROOT / "configs/cluster"
-KUBERAY = json.loads((ROOT / "tests/data/kuberay-fields.json").read_text())
+CLUSTER = REPO / "configs/cluster"
+KUBERAY = json.loads((DATA / "kuberay-fields.json").read_text())
 BIN = Path(sys.executable).parent
 
 
@@ -96,7 +96,7 @@ def test_pods_agree_with_themselves_and_with_the_image(name: str) -> None:
 
 def test_entry_point_is_a_command_that_this_version_takes() -> None:
     python, script, *arguments = shlex.split(manifest("rayjob.yaml")["spec"]["entrypoint"])
-    assert (python, (ROOT / script).is_file()) == ("python", True)
+    assert (python, (REPO / script).is_file()) == ("python", True)
     result = CliRunner().invoke(main, ["process", *arguments, "--help"])
     assert result.exit_code == 0, result.output
 
@@ -126,7 +126,7 @@ def test_dockerfile_passes_hadolint_and_copies_what_is_there() -> None:
     assert done.returncode == 0, done.stdout
     for line in (CLUSTER / "Dockerfile").read_text().splitlines():
         if line.startswith("COPY "):
-            assert all((ROOT / source).exists() for source in line.split()[1:-1]), line
+            assert all((REPO / source).exists() for source in line.split()[1:-1]), line
 
 
 @pytest.fixture

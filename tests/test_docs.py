@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).parents[1]
+from tests.paths import REPO
+
 README = (REPO / "README.md").read_text(encoding="utf-8")
 COMMANDS = {"naturelm", "source"}
 

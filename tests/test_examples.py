@@ -14,8 +14,7 @@ import torch
 
 from naturelm.synthetic import sounds as synthesis
 from tests.archive.runs import run
-
-REPO = Path(__file__).parents[1]
+from tests.paths import REPO
 
 
 def output_of(*arguments: object) -> str:

@@ -17,14 +17,14 @@ from naturelm.errors import NaturelmError
 from naturelm.infer import Pipeline, stream_windows
 from naturelm.models import NatureLM
 from naturelm.windows import plan_windows
+from tests.paths import SMALL_MODEL
 
-RELEASE = Path(__file__).parent / "data" / "parity" / "naturelm-small" / "release"
 QUERY = "What is the common name for the focal species in the audio? Answer:"
 
 
 @pytest.fixture(scope="module")
 def model() -> NatureLM:
-    return NatureLM.from_pretrained(RELEASE, device="cpu")
+    return NatureLM.from_pretrained(SMALL_MODEL, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def night(tmp_path: Path) -> Path:
 
 def run(*arguments: object):
     return CliRunner().invoke(
-        main, ["infer", *map(str, arguments), "--model", str(RELEASE), "--device", "cpu"]
+        main, ["infer", *map(str, arguments), "--model", str(SMALL_MODEL), "--device", "cpu"]
     )
 
 
@@ -215,7 +215,7 @@ def test_input_mistakes_end_in_one_sentence_and_code_2(night: Path, mistake: lis
 
 @pytest.mark.parametrize("options", [["--device", "quantum"], ["--model", "robin"]])
 def test_unusable_device_or_model_ends_in_one_sentence_and_code_2(night: Path, options: list[str]) -> None:
-    settings = {"--model": str(RELEASE), "--device": "cpu", options[0]: options[1]}
+    settings = {"--model": str(SMALL_MODEL), "--device": "cpu", options[0]: options[1]}
     flags = [part for item in settings.items() for part in item]
     done = CliRunner().invoke(main, ["infer", str(night / "a.wav"), "--query", QUERY, *flags])
     assert done.exit_code == 2

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "naturelm"
+from tests.paths import REPO
+
+PACKAGE = REPO / "naturelm"
 
 # From what is on disk to what people look at: a module imports from its own folder or from those before it.
 ORDER = (

@@ -7,13 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
+from tests.paths import SMALL_MODEL
 from tests.tables.listening_night import HOSTILE_LABELS, Night, make_listening_night
-
-SMALL_MODEL = Path(__file__).parents[1] / "data" / "parity" / "naturelm-small" / "release"
 
 
 @dataclass(frozen=True)

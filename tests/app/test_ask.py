@@ -10,7 +10,7 @@ import soundfile
 
 from naturelm.app.ask import MAX_FILES, Asker, Sound, WindowAnswer, check_question, open_sounds
 from naturelm.errors import NaturelmError
-from tests.app.conftest import SMALL_MODEL
+from tests.paths import SMALL_MODEL
 
 
 def sound_file(path: Path, seconds: float, rate: int = 8000) -> Path:

@@ -13,9 +13,10 @@ import click
 import pytest
 
 from naturelm.cli import main
+from tests.paths import REPO
 from tests.tables.listening_night import make_listening_night
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "report-and-app.md").read_text(encoding="utf-8")
+GUIDE = (REPO / "docs/report-and-app.md").read_text(encoding="utf-8")
 
 
 def lines() -> list[str]:

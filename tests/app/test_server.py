@@ -16,7 +16,8 @@ from naturelm.app import server
 from naturelm.app.ask import MAX_FILE_BYTES, Asker
 from naturelm.cli.inference_app import inference_app
 from naturelm.errors import NaturelmError
-from tests.app.conftest import SMALL_MODEL, RunningApp
+from tests.app.conftest import RunningApp
+from tests.paths import SMALL_MODEL
 from tests.tables.make_tables import write_results
 
 

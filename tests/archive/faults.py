@@ -1,4 +1,4 @@
-"""Things that go wrong at night, done for real to a run: used by `test_faults` and `measure_faults`."""
+"""Things that go wrong at night, done for real to a run: used by `test_faults` and `tests.measure.faults`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.archive.stub_model import SLEEP_S
+from tests.paths import REPO
 
-ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120.0
 
 
@@ -29,8 +29,8 @@ def start(
     command = [sys.executable, "-m", "tests.archive.fault_driver", model, str(archive), "--out", str(out)]
     return subprocess.Popen(
         [*prefix, *command, *options],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), SLEEP_S: str(sleep_s)} | (env or {}),
+        cwd=REPO,
+        env=os.environ | {"PYTHONPATH": str(REPO), SLEEP_S: str(sleep_s)} | (env or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

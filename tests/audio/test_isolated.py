@@ -18,6 +18,7 @@ from naturelm.audio.isolated import DecodedSpan, DecodeRequest, IsolatedDecoder,
 from naturelm.audio.streaming import SAMPLE_RATE_HZ, decode
 from naturelm.recordings import Recording, scan
 from tests.broken_files import SECONDS, Expected, make_all, noise, write
+from tests.paths import REPO
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +259,7 @@ def test_a_child_ends_with_its_parent_even_while_it_hangs(pipe: Path, good: Path
         "sys.stdin.read()\n"
         f"{ending}\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
     ) as parent:
@@ -274,7 +275,7 @@ def test_the_child_starts_without_torch_ray_or_arrow() -> None:
         "import sys, naturelm.audio.isolated\n"
         "print([name for name in ('torch', 'ray', 'pyarrow', 'pydantic') if name in sys.modules])\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
     output = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, check=True
     ).stdout

@@ -17,6 +17,7 @@ from naturelm.audio.cutting import cut_windows
 from naturelm.audio.streaming import SAMPLE_RATE_HZ, DecodeError, SoundStream, decode
 from naturelm.windows import Window, plan_windows
 from tests.broken_files import noise, write
+from tests.paths import REPO
 
 
 def whole(path: Path, **options: float | int | None) -> np.ndarray:
@@ -194,7 +195,7 @@ def test_memory_does_not_grow_with_the_recordings_length(tmp_path: Path) -> None
         # Not getrusage: a child's maximum there begins with its parent's.
         "print(int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) // 1024)\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
     megabytes = {}
     for seconds in (10, 120):
         command = [sys.executable, "-c", script, str(path), str(seconds)]

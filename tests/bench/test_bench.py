@@ -22,15 +22,14 @@ from naturelm.errors import NaturelmError
 from naturelm.models import NatureLM
 from naturelm.synthetic.model import QUESTIONS, made_up_labels, made_up_windows, random_full_size
 from naturelm.synthetic.sounds import owl
+from tests.paths import REPO, SMALL_MODEL
 
-ROOT = Path(__file__).parent.parent
-SMALL = ROOT / "tests" / "data" / "parity" / "naturelm-small" / "release"
-ENGINE = ["engine", "--model", str(SMALL), "--windows", "3", "--plain-windows", "2", "--repeats", "1"]
+ENGINE = ["engine", "--model", str(SMALL_MODEL), "--windows", "3", "--plain-windows", "2", "--repeats", "1"]
 
 
 @pytest.fixture(scope="module")
 def model() -> NatureLM:
-    return NatureLM.from_pretrained(SMALL)
+    return NatureLM.from_pretrained(SMALL_MODEL)
 
 
 def bench(*arguments: str) -> Any:
@@ -86,7 +85,7 @@ def test_the_engine_is_measured_where_little_is_installed() -> None:
         f"bench({ENGINE!r} + ['--max-new-tokens', '2'])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert "windows per second" in done.stdout
@@ -98,7 +97,7 @@ def test_the_published_layout_computes_what_the_model_does(model: NatureLM) -> N
         ours, published = model.encode_audio(waveforms), encode_as_published(model, waveforms)
     assert (ours - published).abs().max() < 1e-4 * ours.abs().max()
     shown = json.loads(
-        bench("encode", "--model", str(SMALL), "--windows", "2", "--repeats", "1", "--json").stdout
+        bench("encode", "--model", str(SMALL_MODEL), "--windows", "2", "--repeats", "1", "--json").stdout
     )
     assert shown["ratio"] > 0
     assert shown["largest_relative_difference"] < 1e-4
@@ -151,7 +150,7 @@ def test_decoding_is_measured_by_format_and_broken_files_are_counted(recordings:
 def test_the_whole_job_is_measured_and_leaves_nothing_behind(recordings: Path) -> None:
     before = sorted(recordings.iterdir())
     measured = json.loads(
-        bench("pipeline", str(recordings), "--model", str(SMALL), "--workers", "0", "--json").stdout
+        bench("pipeline", str(recordings), "--model", str(SMALL_MODEL), "--workers", "0", "--json").stdout
     )
     assert measured["windows"] == 6
     assert measured["sound_s"] == pytest.approx(50.0, abs=0.01)

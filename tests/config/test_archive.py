@@ -9,8 +9,7 @@ import pytest
 from naturelm.config.archive import ArchiveConfig
 from naturelm.config.loading import load
 from naturelm.errors import NaturelmError
-
-REPO = Path(__file__).parents[2]
+from tests.paths import REPO
 
 
 def test_documented_defaults_are_the_defaults():

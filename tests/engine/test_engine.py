@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,8 +22,8 @@ from naturelm.engine.queries import EngineQuery
 from naturelm.engine.search import _draw
 from naturelm.errors import NaturelmError
 from naturelm.models import Answer, NatureLM
+from tests.paths import REPO, SMALL_MODEL, SMALL_PARITY
 
-SMALL = Path(__file__).parent / "data" / "parity" / "naturelm-small"
 PROMPTS = (
     "What is the common name for the focal species in the audio? Answer:",
     "Caption the audio, using the common name for any animal species.",
@@ -43,18 +42,18 @@ def _one_thread() -> Any:
 
 @cache
 def golden() -> dict[str, Any]:
-    return json.loads((SMALL / "golden.json").read_text())
+    return json.loads((SMALL_PARITY / "golden.json").read_text())
 
 
 @cache
 def model() -> NatureLM:
-    return NatureLM.from_pretrained(SMALL / "release")
+    return NatureLM.from_pretrained(SMALL_MODEL)
 
 
 @cache
 def early_ending_model() -> NatureLM:
     """The same, but with ends among its frequent tokens, so that answers have all lengths."""
-    loaded = NatureLM.from_pretrained(SMALL / "release")
+    loaded = NatureLM.from_pretrained(SMALL_MODEL)
     loaded.end_token_ids = (*loaded.end_token_ids, 127, 235, 189)
     return loaded
 
@@ -62,7 +61,7 @@ def early_ending_model() -> NatureLM:
 @cache
 def windows() -> np.ndarray:
     """The golden windows, and as many of noise."""
-    golden_windows = np.load(SMALL / "golden.npz")["wav"]
+    golden_windows = np.load(SMALL_PARITY / "golden.npz")["wav"]
     noise = np.random.default_rng(7).normal(0, 0.1, golden_windows.shape).astype(np.float32)
     return np.concatenate([golden_windows, noise])
 
@@ -151,7 +150,7 @@ def test_a_query_that_says_itself_where_the_sound_goes_is_answered_beside_others
 
 
 def test_model_merging_is_that_of_the_moment_the_engine_is_made() -> None:
-    asked = NatureLM.from_pretrained(SMALL / "release", merging_alpha=0.5)
+    asked = NatureLM.from_pretrained(SMALL_MODEL, merging_alpha=0.5)
     engine = Engine(asked, [EngineQuery(PROMPTS[0], 12)])
     expected = asked.generate(torch.from_numpy(windows()[:1]), [PROMPTS[0]], max_new_tokens=12, num_beams=1)[
         0
@@ -241,7 +240,7 @@ def test_sound_the_model_would_not_hear_whole_is_refused(
 
 
 def test_the_example_in_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (Path(__file__).parent.parent / "docs" / "engine.md").read_text(encoding="utf-8")
+    text = (REPO / "docs/engine.md").read_text(encoding="utf-8")
     exec(re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)[1], {})
     assert len(capsys.readouterr().out.splitlines()) == 4
 
@@ -311,7 +310,7 @@ def test_on_a_gpu_most_answers_are_those_of_the_cpu() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU here")
     queries = [EngineQuery(prompt, 12) for prompt in PROMPTS]
-    on_gpu = Engine(NatureLM.from_pretrained(SMALL / "release", device="cuda", dtype=torch.float32), queries)
+    on_gpu = Engine(NatureLM.from_pretrained(SMALL_MODEL, device="cuda", dtype=torch.float32), queries)
     for ours, theirs in zip(
         on_gpu.answer(windows()), Engine(model(), queries).answer(windows()), strict=True
     ):

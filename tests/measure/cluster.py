@@ -23,9 +23,10 @@ import boto3
 
 from naturelm.storage import list_files, location, write_whole
 from naturelm.synthetic.nights import make_night
-from tests.archive.faults import ROOT, committed, ended, start, wait_until
+from tests.archive.faults import committed, ended, start, wait_until
 from tests.archive.runs import published, staged
 from tests.object_store import ObjectStore
+from tests.paths import REPO
 from tests.training.runs import config, losses, make_manifest, make_shape, run, settings, write_config
 
 BIN = Path(sys.executable).parent
@@ -37,7 +38,7 @@ SETTINGS = "job: {segment_minutes: 0.5, batch_size: 4}\ngeneration: {max_new_tok
 
 
 def environment(work: Path) -> dict[str, str]:
-    return os.environ | {"PATH": f"{work}/bin:{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    return os.environ | {"PATH": f"{work}/bin:{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(REPO)}
 
 
 def slurm(work: Path, out: Path, number: int, interrupt_at: int | None = None) -> tuple[int, str]:
@@ -50,7 +51,7 @@ def slurm(work: Path, out: Path, number: int, interrupt_at: int | None = None) -
         "ARCHIVE": str(work / "archive"),
         "OUT": str(out),
     }
-    command = [ROOT / "configs/cluster/slurm.sh", "--config", work / "archive.yaml"]
+    command = [REPO / "configs/cluster/slurm.sh", "--config", work / "archive.yaml"]
     process = subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -97,7 +98,7 @@ def submitted(env: dict[str, str], *job: object) -> tuple[int, str]:
             done = subprocess.run(
                 ["ray", "job", "submit", "--address", address, "--", "python", *job],
                 env=reaching,
-                cwd=ROOT,
+                cwd=REPO,
                 capture_output=True,
                 text=True,
             )

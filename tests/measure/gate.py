@@ -25,6 +25,7 @@ from naturelm.audio.isolated import DecodeRequest, IsolatedDecoder
 from naturelm.audio.streaming import SoundStream
 from naturelm.synthetic.sounds import SOUNDS, Waveform, background
 from naturelm.windows import plan_windows
+from tests.paths import REPO
 
 THRESHOLDS_DB = (0.5, 1, 1.5, 2, 3, 4, 6, 8, 10)
 SNRS_DB = (-20, -15, -10, -5, 0, 10)
@@ -36,7 +37,7 @@ OCCUPIED = (6, 20, 45)
 ANIMALS = ("Songbird", "Owl", "Frog", "Cricket", "Wolf", "Whale", "Bat")
 ESC10_ANIMALS = ("dog", "rooster")
 # What the windows of the real day show on their spectrograms.
-SEEN = Path(__file__).parents[2] / "examples/station_day_seen.csv"
+SEEN = REPO / "examples/station_day_seen.csv"
 
 Make = Callable[[np.random.Generator], Waveform]
 

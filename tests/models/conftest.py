@@ -11,21 +11,19 @@ import pytest
 import torch
 
 from naturelm.models import NatureLM
-
-PARITY = Path(__file__).parent.parent / "data" / "parity"
-SMALL = PARITY / "naturelm-small"
+from tests.paths import SMALL_MODEL, SMALL_PARITY
 
 
 @pytest.fixture(scope="session")
 def small_release() -> Path:
     """The checkpoint, in the published layout."""
-    return SMALL / "release"
+    return SMALL_MODEL
 
 
 @pytest.fixture(scope="session")
 def golden() -> dict[str, Any]:
     """Arrays and texts under one roof: what the published code gave in float32 on a CPU."""
-    return {**np.load(SMALL / "golden.npz"), **json.loads((SMALL / "golden.json").read_text())}
+    return {**np.load(SMALL_PARITY / "golden.npz"), **json.loads((SMALL_PARITY / "golden.json").read_text())}
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,9 +8,9 @@ from hypothesis import strategies as st
 
 from naturelm.models.answer import AnswerDecoder
 from naturelm.models.parts.llama import load_tokenizer
+from tests.paths import SMALL_PARITY
 
-SMALL = Path(__file__).parent.parent / "data" / "parity" / "naturelm-small"
-TOKENIZER = load_tokenizer(SMALL / "llm")
+TOKENIZER = load_tokenizer(SMALL_PARITY / "llm")
 DECODER = AnswerDecoder(TOKENIZER)
 
 

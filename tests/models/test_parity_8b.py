@@ -15,8 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from naturelm.models import NatureLM
 from naturelm.models import checkpoint as weights
 from naturelm.models.naturelm.config import NatureLMConfig
+from tests.paths import FULL_PARITY
 
-FULL = Path(__file__).parent.parent / "data" / "parity" / "naturelm-8b"
 LLAMA_8B = LlamaConfig(
     vocab_size=128256,
     hidden_size=4096,
@@ -30,7 +30,7 @@ LLAMA_8B = LlamaConfig(
 @pytest.fixture(scope="module")
 def published() -> dict[str, list[int]]:
     """Published name -> shape, of the whole training state."""
-    return {name: shape for name, (shape, _) in json.loads((FULL / "keys.json").read_text()).items()}
+    return {name: shape for name, (shape, _) in json.loads((FULL_PARITY / "keys.json").read_text()).items()}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_full_size_audio_branch_equals_the_published_one(
         ours = weights.our_name(name)
         if ours is not None:
             targets[ours].copy_(filled(name, published[name], last_bias))
-    golden = np.load(FULL / "audio.npz")
+    golden = np.load(FULL_PARITY / "audio.npz")
 
     waveforms = torch.from_numpy(golden["wav"])
     beats = audio_branch.beats(waveforms)

@@ -12,8 +12,9 @@ import pytest
 from naturelm.config.loading import load
 from naturelm.errors import NaturelmError
 from naturelm.models import presets
+from tests.paths import REPO
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "models"
+CONFIGS = REPO / "configs/models"
 
 
 def test_presets_need_no_torch():

@@ -1,25 +1,23 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from naturelm.errors import NaturelmError
 from naturelm.models.prompts import AUDIO_PLACEHOLDER, tokenize, wrap
-
-SMALL = Path(__file__).parent / "data" / "parity" / "naturelm-small"
+from tests.paths import SMALL_PARITY
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
     from naturelm.models.parts.llama import load_tokenizer
 
-    return load_tokenizer(SMALL / "llm")
+    return load_tokenizer(SMALL_PARITY / "llm")
 
 
 def test_prompt_text_is_the_published_one():
-    golden = json.loads((SMALL / "golden.json").read_text())
+    golden = json.loads((SMALL_PARITY / "golden.json").read_text())
     assert [wrap(prompt) for prompt in golden["prompts"]] == golden["prompt_texts"]
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from naturelm.recordings.names import NameFacts, parse_name
+from tests.paths import DATA
 
 # Real names with the facts they encode (QUT Ecoacoustics, EMU fixtures, MIT licence).
-TABLE = Path(__file__).parent.parent / "data" / "recorder_filenames.csv"
+TABLE = DATA / "recorder_filenames.csv"
 ROWS = list(csv.DictReader(TABLE.open(encoding="utf-8")))
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 from naturelm.audio.isolated import DecodeRequest, IsolatedDecoder
 from naturelm.recordings import Recording, scan
 from naturelm.windows import plan_windows
+from tests.paths import SHARED
 
-STATIONS = Path(__file__).parents[3] / "shared" / "data" / "stations"
+STATIONS = SHARED / "data/stations"
 pytestmark = pytest.mark.skipif(not STATIONS.is_dir(), reason="needs the real station recordings")
 
 

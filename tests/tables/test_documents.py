@@ -17,9 +17,10 @@ from naturelm.results.schemas import TABLES
 from naturelm.tables.export import FORMATS
 from naturelm.tables.output import BATCH_ROWS
 from naturelm.tables.query import columns, open_tables, select
+from tests.paths import REPO
 from tests.tables.make_tables import caption, detection, recording, write_results
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = REPO / "docs"
 QUERYING = (DOCS / "querying.md").read_text(encoding="utf-8")
 EXPORTS = (DOCS / "exports.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```sql\n(.*?)```", QUERYING, flags=re.DOTALL)

@@ -10,9 +10,10 @@ from click.testing import CliRunner
 
 from naturelm.cli import main
 from naturelm.training.config import load
+from tests.paths import REPO
 from tests.training.runs import losses, settings, write_config
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "train"
+CONFIGS = REPO / "configs/train"
 
 
 def call(*arguments: object):

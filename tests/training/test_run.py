@@ -22,9 +22,8 @@ from naturelm.training.export import export
 from naturelm.training.job import run_training
 from naturelm.training.progress import TrainProgress
 from naturelm.training.store import RunStore
+from tests.paths import REPO
 from tests.training.runs import QUESTION, config, losses, run, settings, write_config
-
-REPO = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,9 @@ from naturelm.training.loading import Shares, held_out_batches, load_here
 from naturelm.training.loop import Hooks, make_trainer
 from naturelm.training.sharding import shard
 from naturelm.training.step import Worker
+from tests.paths import REPO
 from tests.training.runs import config
 
-REPO = Path(__file__).parents[2]
 STEPS = 4
 AUXILIARY = {"labels": ["Owl", "Frog", "Bat"], "steps": 3, "alone_steps": 1}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from naturelm.engine.queries import EngineQuery
 from naturelm.engine.trie import LabelTrie
 from naturelm.errors import NaturelmError
 from naturelm.models import NatureLM
+from tests.paths import SMALL_MODEL, SMALL_PARITY
 
-SMALL = Path(__file__).parent / "data" / "parity" / "naturelm-small"
 PROMPT = "What is the common name for the focal species in the audio? Answer:"
 FEW = ("Owl", "Owl hoot", "Green Treefrog", "Green Tree", "Gibbon")
 
@@ -34,12 +33,12 @@ def _one_thread() -> Any:
 
 @cache
 def model() -> NatureLM:
-    return NatureLM.from_pretrained(SMALL / "release")
+    return NatureLM.from_pretrained(SMALL_MODEL)
 
 
 @cache
 def windows() -> np.ndarray:
-    return np.load(SMALL / "golden.npz")["wav"]
+    return np.load(SMALL_PARITY / "golden.npz")["wav"]
 
 
 def species(count: int) -> tuple[str, ...]:
