@@ -55,7 +55,7 @@ def test_pocket_corpus_is_composed_of_clips_and_made_sounds(tmp_path):
             soundfile.write(clips / "audio" / f"{name}.wav", synthesis.frog(rng, 22_050, 5.0), 22_050)
             writer.writerow((f"{name}.wav", 1, name))
     output_of(
-        "examples/pocket_corpus.py", "--esc10", clips, "--out", corpus, "--stage1", 4, "--stage2", 30, "--held-out", 2,
+        "examples/pocket/corpus.py", "--esc10", clips, "--out", corpus, "--stage1", 4, "--stage2", 30, "--held-out", 2,
         "--noises", 3, "--processes", 1,
     )  # fmt: skip
     rows = [json.loads(line) for line in (corpus / "stage2.jsonl").read_text().splitlines()]

@@ -68,7 +68,7 @@ def bench_engine(
     Returns
     -------
     dict
-        Rates, times in seconds, counts; see docs/engine.md.
+        Rates, times in seconds, counts; see docs/explanation/engine.md.
     """
     device = model.device
     waveforms = made_up_windows(model, windows)

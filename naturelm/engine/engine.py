@@ -3,7 +3,7 @@
 What it does that the plain path (`NatureLM.generate`, one window and query at a time) does not: LoRA is merged once;
 sound is encoded once for all queries; what stands before the sound is read once per engine, the sound once per
 window; queries of any length share batches, without padding between prompt and answer; rows that have finished leave;
-scores come from the pass that generates. The answers are the same (docs/engine.md).
+scores come from the pass that generates. The answers are the same (docs/explanation/engine.md).
 """
 
 from __future__ import annotations

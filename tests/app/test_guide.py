@@ -1,4 +1,4 @@
-"""docs/report-and-app.md is true: its commands and snippet run."""
+"""docs/guides/review.md is true: its commands and snippet run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from naturelm.cli import main
 from tests.paths import REPO
 from tests.tables.listening_night import make_listening_night
 
-GUIDE = (REPO / "docs/report-and-app.md").read_text(encoding="utf-8")
+GUIDE = (REPO / "docs/guides/review.md").read_text(encoding="utf-8")
 
 
 def lines() -> list[str]:

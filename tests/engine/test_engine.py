@@ -240,7 +240,7 @@ def test_sound_the_model_would_not_hear_whole_is_refused(
 
 
 def test_the_example_in_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (REPO / "docs/engine.md").read_text(encoding="utf-8")
+    text = (REPO / "docs/explanation/engine.md").read_text(encoding="utf-8")
     exec(re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)[1], {})
     assert len(capsys.readouterr().out.splitlines()) == 4
 

@@ -37,7 +37,7 @@ OCCUPIED = (6, 20, 45)
 ANIMALS = ("Songbird", "Owl", "Frog", "Cricket", "Wolf", "Whale", "Bat")
 ESC10_ANIMALS = ("dog", "rooster")
 # What the windows of the real day show on their spectrograms.
-SEEN = REPO / "examples/station_day_seen.csv"
+SEEN = REPO / "examples/pocket/station_day_seen.csv"
 
 Make = Callable[[np.random.Generator], Waveform]
 

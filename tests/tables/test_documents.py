@@ -1,4 +1,4 @@
-"""What docs/querying.md and docs/exports.md show runs, and answers."""
+"""What docs/guides/querying.md and docs/guides/exports.md show runs, and answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from naturelm.tables.query import columns, open_tables, select
 from tests.paths import REPO
 from tests.tables.make_tables import caption, detection, recording, write_results
 
-DOCS = REPO / "docs"
+DOCS = REPO / "docs/guides"
 QUERYING = (DOCS / "querying.md").read_text(encoding="utf-8")
 EXPORTS = (DOCS / "exports.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```sql\n(.*?)```", QUERYING, flags=re.DOTALL)

@@ -1,6 +1,6 @@
 """Ask the pocket model about sound it never heard, and print every number of its card as JSON.
 
-    python examples/evaluate_pocket.py --esc10 ESC10_DIR [--model pocket] [--recordings DIR ...] [--station-day DIR]
+    python examples/pocket/evaluate.py --esc10 ESC10_DIR [--model pocket] [--recordings DIR ...] [--station-day DIR]
 
 Fold 5 of ESC-10, scenes composed with it, noise and silence, demo nights of other seeds, and, of real recordings that
 are given, how often each answer is heard. Greedy answers, in words, through `NatureLM.generate`.
@@ -21,8 +21,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from numpy.typing import NDArray
-from pocket_corpus import (
+from corpus import (
     CAPTION,
     DESCRIPTION,
     DETECTION,
@@ -34,6 +33,7 @@ from pocket_corpus import (
     read_esc10,
     sentence,
 )
+from numpy.typing import NDArray
 
 from naturelm.audio.streaming import SAMPLE_RATE_HZ
 from naturelm.labels import parse_labels

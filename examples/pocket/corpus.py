@@ -1,8 +1,8 @@
 """Compose what the pocket model is trained on: ten-second scenes, noise, manifests, and the model's shape.
 
-    python examples/pocket_corpus.py --esc10 ESC10_DIR --out CORPUS
+    python examples/pocket/corpus.py --esc10 ESC10_DIR --out CORPUS
 
-ESC10_DIR holds `esc10.csv` (filename, fold, category) and `audio/`; fold 5 is left for `examples/evaluate_pocket.py`.
+ESC10_DIR holds `esc10.csv` (filename, fold, category) and `audio/`; fold 5 is left for `examples/pocket/evaluate.py`.
 CORPUS gets `stage1.jsonl` (single clear sounds to be named), `stage2.jsonl` (no to three sounds at any time and level
 over noise; all forms of questions), `held_out.jsonl` (as stage 2, other scenes), `noise/` and `shape/`.
 """
