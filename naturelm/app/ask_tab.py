@@ -16,7 +16,7 @@ from naturelm.app.ask import MAX_FILES, MAX_SOUND_S, Asker, WindowAnswer, check_
 from naturelm.audio.streaming import SAMPLE_RATE_HZ
 from naturelm.config.archive import WindowSettings
 from naturelm.errors import NaturelmError
-from naturelm.recordings.discovery import AUDIO_EXTENSIONS
+from naturelm.recordings.formats import READ_EXTENSIONS
 from naturelm.synthetic import sounds as synthesis
 from naturelm.tables.player import player_html, templates
 from naturelm.text import one_line
@@ -45,7 +45,7 @@ def build_ask_tab(asker: Asker, questions: tuple[str, ...] = QUESTIONS) -> None:
             files = gr.File(
                 label=f"Sounds: up to {MAX_FILES} files, {MAX_SOUND_S / 60:.0f} minutes",
                 file_count="multiple",
-                file_types=[f".{extension}" for extension in sorted(AUDIO_EXTENSIONS)],
+                file_types=[f".{extension}" for extension in sorted(READ_EXTENSIONS)],
                 height=150,
                 elem_id="sounds",
             )

@@ -11,7 +11,7 @@ from naturelm.archive.work import Todo, find_todo
 from naturelm.config.archive import ArchiveConfig
 from naturelm.errors import NaturelmError
 from naturelm.ids import split_segment_id
-from naturelm.recordings import Recording, scan
+from naturelm.recordings import LeftOut, Recording, find_audio, probe_all
 from naturelm.recordings.stations import Stations, read_stations
 from naturelm.results.days import PublishedRecording
 from naturelm.results.output import Output
@@ -34,12 +34,15 @@ class Scan:
         Where the scan looked.
     stations : Stations, optional
         What the stations file says.
+    left_out : list of LeftOut
+        What else is there.
     """
 
     own: list[Recording]
     recordings: list[Recording]
     scope: Scope
     stations: Stations | None
+    left_out: list[LeftOut]
 
 
 def new_segment_windows(config: ArchiveConfig) -> int:
@@ -56,14 +59,15 @@ def scan_archive(paths: Sequence[Location], out: Location, config: ArchiveConfig
         A path is missing, there are no recordings, or the stations file cannot be used.
     """
     stations = read_stations(Path(config.stations_file)) if config.stations_file else None
-    own = scan(paths, known=Manifests(out).known(paths))
+    found = find_audio(paths)
+    own = probe_all(found.files, known=Manifests(out).known(paths))
     if not own:
         where = ", ".join(str(path) for path in paths)
         raise NaturelmError(
             f"{where}: no recordings found; give a directory or file with WAV, FLAC, MP3 or the like"
         )
     recordings = own if stations is None else [stations.describe(recording) for recording in own]
-    return Scan(own, recordings, Scope.of(paths, own), stations)
+    return Scan(own, recordings, Scope.of(paths, own), stations, found.left_out)
 
 
 def compare(scan: Scan, published: Sequence[PublishedRecording], out: Location) -> Changes:

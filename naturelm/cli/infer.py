@@ -80,7 +80,7 @@ def infer(
 
     from naturelm.recordings import find_audio
 
-    found = find_audio(paths)
+    found = find_audio(paths).files
     if not found:
         raise NaturelmError(f"{paths[0]}: holds no recordings; give a directory or file that does")
     with ExitStack() as stack:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from naturelm.recordings.discovery import FoundFile, find_audio
-from naturelm.recordings.probe import MINIMUM_S, Recording, probe, scan
+from naturelm.recordings.discovery import Found, FoundFile, LeftOut, find_audio
+from naturelm.recordings.probe import MINIMUM_S, Recording, probe, probe_all, scan
 
-__all__ = ["MINIMUM_S", "FoundFile", "Recording", "find_audio", "probe", "scan"]
+__all__ = [
+    "MINIMUM_S",
+    "Found",
+    "FoundFile",
+    "LeftOut",
+    "Recording",
+    "find_audio",
+    "probe",
+    "probe_all",
+    "scan",
+]

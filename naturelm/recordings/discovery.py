@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from naturelm.errors import NaturelmError
+from naturelm.recordings.formats import extension_of, is_recording_extension
 from naturelm.storage import Location, StorePath, find, list_files, location
 
-# What libsndfile reads, and what recorders and phones write that nothing here reads (m4a and after): those
-# get a row that says so.
-# fmt: off
-AUDIO_EXTENSIONS = frozenset({
-    "wav", "wave", "bwf", "rf64", "bw64", "w64", "flac", "mp3", "ogg", "oga", "opus", "aif", "aiff", "aifc",
-    "afc", "caf", "au", "snd", "voc", "sph", "nist",
-    "m4a", "aac", "wma", "wac", "ape", "wv", "amr",
-})
-# fmt: on
+# Where systems and network disks keep what was deleted.
+_BINS = frozenset({
+    "$recycle.bin", "recycler", "recycled", "#recycle", "@recycle", "network trash folder", "lost.dir",
+    ".trash", ".trashes",
+})  # fmt: skip
+_BIN = re.compile(r"\.trash-\d+")
+# Where they keep their indexes, thumbnails and snapshots of other directories; what a disk check found.
+_SYSTEM = frozenset({
+    "system volume information", "lost+found", "@eadir", "@tmp", "#snapshot", "@recently-snapshot", "@sharebin",
+    "thumbnails", "__macosx",
+})  # fmt: skip
+# Beside each file that macOS copies to a card, it leaves `._20190522.WAV` with Finder settings and no sound.
+_APPLE_DOUBLE = "._"
 
-# Deleted recordings on a memory card that was emptied under Windows.
-_BIN = "$RECYCLE.BIN"
+IN_BINS = "recordings in recycle bins"
+SYSTEM_DIRECTORIES = "directories of operating systems and network disks"
+APPLE_DOUBLES = "files in which macOS keeps Finder settings"
+HIDDEN = "hidden files and directories"
+OTHER_FILES = "files that are no recordings"
+
+_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,47 @@ class FoundFile:
     modified_ns: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What a search passed over, of one kind.
+
+    Attributes
+    ----------
+    what : str
+        The kind, in the plural: one of this module's constants.
+    count : int
+        How many there are.
+    names : tuple of str
+        The commonest names of directories, or for `OTHER_FILES` extensions, and how often each was met:
+        `("#recycle (12)", "RECYCLER (1)")`.
+    """
+
+    what: str
+    count: int
+    names: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """Ready to be printed: `12 recordings in recycle bins ($RECYCLE.BIN (12))`."""
+        return f"{self.count} {self.what} ({', '.join(self.names)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found.
+
+    Attributes
+    ----------
+    files : list of FoundFile
+        Recordings, in the order of the paths given, within each sorted by relative path.
+    left_out : list of LeftOut
+        What else is there, each kind once.
+    """
+
+    files: list[FoundFile]
+    left_out: list[LeftOut]
+
+
 def path_to_text(path: str) -> str:
     """Write a path as valid Unicode: bytes that are not UTF-8 become `\\udcXX` escapes.
 
@@ -63,21 +115,18 @@ def path_from_text(text: str) -> str:
 
 
 def is_audio_name(name: str) -> bool:
-    """Say whether a file name ends like a recording's, in upper or lower case, and is not hidden.
-
-    Hidden names (`.…`) are left out: macOS leaves `._20190522.WAV` beside every file it copies to a card,
-    and that file holds Finder settings, not sound.
-    """
-    return not name.startswith(".") and Path(name).suffix[1:].lower() in AUDIO_EXTENSIONS
+    """Say whether a file name ends like a recording's, in upper or lower case, and is not hidden."""
+    return not name.startswith(".") and is_recording_extension(extension_of(name))
 
 
-def find_audio(paths: Sequence[Location | str]) -> list[FoundFile]:
+def find_audio(paths: Sequence[Location | str]) -> Found:
     """Find the recordings below directories, and files that are named outright.
 
     A directory is searched through and through: links to directories are followed, each directory once, so
-    loops end. Hidden directories and files below it, and `$RECYCLE.BIN`, are left out. A file that is named
-    outright is taken whatever its name. A directory called `x.wav` is a directory. Broken links and
-    directories that cannot be listed are found too: probing gives them a row that says what is wrong.
+    loops end. Recycle bins, directories of operating systems and network disks, and hidden files and directories below
+    it are left out and counted, as is every file that is no recording. A file or directory that is named outright is
+    taken whatever its name. A directory called `x.wav` is a directory. Broken links and directories that cannot be
+    listed are found too: probing gives them a row that says what is wrong.
 
     Parameters
     ----------
@@ -87,8 +136,8 @@ def find_audio(paths: Sequence[Location | str]) -> list[FoundFile]:
 
     Returns
     -------
-    list of FoundFile
-        In the order of `paths`, within each sorted by relative path; a file found twice is listed once.
+    Found
+        A file that is found twice is listed once.
 
     Raises
     ------
@@ -96,10 +145,11 @@ def find_audio(paths: Sequence[Location | str]) -> list[FoundFile]:
         A path does not exist or cannot be listed.
     """
     found: dict[str, FoundFile] = {}
+    tally = _Tally()
     for given in paths:
         place = location(given)
         if isinstance(place, StorePath):
-            for file in _find_in_store(place):
+            for file in _find_in_store(place, tally):
                 found.setdefault(str(file.absolute), file)
             continue
         root = Path(os.path.abspath(place))
@@ -115,14 +165,61 @@ def find_audio(paths: Sequence[Location | str]) -> list[FoundFile]:
                 f"{path_to_text(str(given))}: cannot be listed ({error.strerror}); check its permissions"
             ) from None
         below = [
-            FoundFile(root, path_to_text(path.relative_to(root).as_posix()), path) for path in _walk(root)
+            FoundFile(root, path_to_text(path.relative_to(root).as_posix()), path)
+            for path in _walk(root, tally)
         ]
         for file in sorted(below, key=lambda file: file.relative_path):
             found.setdefault(str(file.absolute), file)
-    return list(found.values())
+    return Found(list(found.values()), tally.left_out())
 
 
-def _find_in_store(place: StorePath) -> list[FoundFile]:
+class _Tally:
+    """Counts what is left out."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, Counter[str]] = {}
+
+    def add(self, what: str, name: str, number: int = 1) -> None:
+        if number:
+            self._names.setdefault(what, Counter())[name] += number
+
+    def add_file(self, name: str) -> None:
+        """Count a file that is not taken."""
+        if name.startswith(_APPLE_DOUBLE):
+            self.add(APPLE_DOUBLES, _APPLE_DOUBLE + "*")
+        elif name.startswith("."):
+            self.add(HIDDEN, name)
+        else:
+            extension = extension_of(name)
+            self.add(OTHER_FILES, f".{extension}" if extension else "without an extension")
+
+    def left_out(self) -> list[LeftOut]:
+        return [
+            LeftOut(what, names.total(), tuple(_most_common(names)))
+            for what, names in sorted(self._names.items())
+        ]
+
+
+def _most_common(names: Counter[str]) -> Iterator[str]:
+    # Sorted by name where numbers are equal, so that the sentence is the same on every machine.
+    ranked = sorted(names.items(), key=lambda item: (-item[1], item[0]))
+    for name, number in ranked[:_NAMES_SHOWN]:
+        yield f"{path_to_text(name)} ({number})"
+    if len(ranked) > _NAMES_SHOWN:
+        yield "…"
+
+
+def _passed_over(directory: str) -> str | None:
+    """Why a directory of this name is not searched; None where it is."""
+    name = directory.casefold()
+    if name in _BINS or _BIN.fullmatch(name):
+        return IN_BINS
+    if name in _SYSTEM:
+        return SYSTEM_DIRECTORIES
+    return HIDDEN if name.startswith(".") else None
+
+
+def _find_in_store(place: StorePath, tally: _Tally) -> list[FoundFile]:
     try:
         outright = find(place)
         files = [outright] if outright else list_files(place, recursive=True)
@@ -143,17 +240,26 @@ def _find_in_store(place: StorePath) -> list[FoundFile]:
             file.modified_ns,
         )
         for file in files
-        if outright or _is_audio_key(file.relative_path)
+        if outright or _is_taken(file.relative_path, tally)
     ]
 
 
-def _is_audio_key(relative_path: str) -> bool:
-    *directories, name = relative_path.split("/")
-    return is_audio_name(name) and not any(part.startswith(".") or part == _BIN for part in directories)
+def _is_taken(key: str, tally: _Tally) -> bool:
+    *directories, name = key.split("/")
+    for directory in directories:
+        why = _passed_over(directory)
+        if why is not None:
+            # A store has no directories to count: of each it is the files that are left out.
+            tally.add(why, directory, is_audio_name(name) if why == IN_BINS else 1)
+            return False
+    if is_audio_name(name):
+        return True
+    tally.add_file(name)
+    return False
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Walk real directories first, so that adding a link never renames what lies in the directory itself."""
+def _walk(root: Path, tally: _Tally) -> Iterator[Path]:
+    """Walk real directories first, so that adding a link never renames what is stored in the directory itself."""
     seen: set[tuple[int, int]] = set()
     directories, links = [root], list[Path]()
     while directories or links:
@@ -169,12 +275,21 @@ def _walk(root: Path) -> Iterator[Path]:
             continue
         seen.add((status.st_dev, status.st_ino))
         for entry in entries:
-            if entry.name.startswith(".") or entry.name == _BIN:
-                continue
             if _is_directory(entry):
-                (links if entry.is_symlink() else directories).append(Path(entry.path))
+                why = _passed_over(entry.name)
+                if why is None:
+                    (links if entry.is_symlink() else directories).append(Path(entry.path))
+                else:
+                    tally.add(why, entry.name, _recordings_below(entry.path) if why == IN_BINS else 1)
             elif is_audio_name(entry.name):
                 yield Path(entry.path)
+            else:
+                tally.add_file(entry.name)
+
+
+def _recordings_below(directory: str) -> int:
+    """How many recordings a recycle bin holds; directories that cannot be listed count for nothing."""
+    return sum(is_audio_name(name) for _, _, names in os.walk(directory) for name in names)
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

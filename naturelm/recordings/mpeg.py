@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from naturelm.recordings.formats import extension_of
 from naturelm.recordings.riff import PrefixedFile
 
 # kbit/s by (MPEG 1?, layer), from index 1 to 14.
@@ -24,6 +25,7 @@ _BITRATES = {
 }
 _SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 _SEARCH_BYTES = 1 << 17
+_EXTENSIONS = frozenset({"mp3", "mp2", "mp1", "mpa", "mpga"})
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class _Frame:
         if self.version == 3:
             return 17 if self.channels == 1 else 32
         return 9 if self.channels == 1 else 17
+
+
+def may_be_mpeg(name: str, head: bytes) -> bool:
+    """Whether it is worth looking for MPEG frames in a file of this name that begins so."""
+    return head[:3] == b"ID3" or head[:1] == b"\xff" or extension_of(name) in _EXTENSIONS
 
 
 def read_mpeg_header(file: BinaryIO) -> MpegHeader | None:

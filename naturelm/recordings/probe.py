@@ -22,8 +22,17 @@ from naturelm.ids import EDGE_BYTES, recording_id
 from naturelm.recordings.audiomoth import parse_comment
 from naturelm.recordings.discovery import FoundFile, find_audio, path_from_text, path_to_text
 from naturelm.recordings.flac import FlacHeader, read_flac_header
+from naturelm.recordings.formats import (
+    CONVERT,
+    READ_EXTENSIONS,
+    extension_of,
+    is_uniform,
+    not_sound,
+    unread_by_content,
+    unread_by_name,
+)
 from naturelm.recordings.guano import parse_guano
-from naturelm.recordings.mpeg import MpegHeader, read_mpeg_header
+from naturelm.recordings.mpeg import MpegHeader, may_be_mpeg, read_mpeg_header
 from naturelm.recordings.names import NameFacts, parse_name
 from naturelm.recordings.riff import WaveHeader, read_wave_header
 from naturelm.recordings.sound_files import can_seek, open_sound, read_frames
@@ -36,7 +45,11 @@ MINIMUM_S = 0.5
 # A header that claims more is damaged, and planning its windows would fill the memory.
 _LONGEST_S = 40 * 86_400
 _AU_UNKNOWN = 0xFFFFFFFF
-_NOT_SOUND = "is not sound in a format that is read here"
+# Formats that libsndfile is given: by its own guesses, from the extension, it would take any bytes for sound.
+_LIBSNDFILE_MAGIC = (
+    b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b"caff", b".snd", b"dns.", b"NIST",
+    b"Creative Voice File",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +159,21 @@ def scan(
     workers: int | None = None,
     known: Mapping[tuple[str, str], Recording] | None = None,
 ) -> list[Recording]:
-    """Find and probe all recordings below `paths`, in parallel.
+    """Find and probe all recordings below `paths`: `find_audio`, then `probe_all`."""
+    return probe_all(find_audio(paths).files, workers, known)
+
+
+def probe_all(
+    files: Sequence[FoundFile],
+    workers: int | None = None,
+    known: Mapping[tuple[str, str], Recording] | None = None,
+) -> list[Recording]:
+    """Probe files in parallel.
 
     Parameters
     ----------
-    paths : sequence of Path, StorePath or str
-        Directories and files, see `find_audio`.
+    files : sequence of FoundFile
+        As `find_audio` lists them.
     workers : int, optional
         Threads; by default four per core, because they wait for the disk.
     known : mapping, optional
@@ -160,17 +182,16 @@ def scan(
     Returns
     -------
     list of Recording
-        In `find_audio`'s order. Files that share a `recording_id` (the same relative path, size and content
+        In the order of `files`. Files that share a `recording_id` (the same relative path, size and content
         below two roots) are one recording.
 
     Raises
     ------
     NaturelmError
-        A path does not exist or cannot be listed, or an object store fails.
+        An object store fails.
     """
-    found = find_audio(paths)
     with ThreadPoolExecutor(workers or min(32, 4 * (os.cpu_count() or 1))) as pool:
-        recordings = pool.map(lambda file: _as_known(file, known or {}) or probe(file), found)
+        recordings = pool.map(lambda file: _as_known(file, known or {}) or probe(file), files)
         return list({recording.recording_id: recording for recording in recordings}.values())
 
 
@@ -212,11 +233,11 @@ def probe(found: FoundFile) -> Recording:
             )
             head, tail = _edges(file, size_bytes)
             content = recording_id("", size_bytes, head, tail)
-            header = _read_header(found.absolute, file, size_bytes)
+            header = _read_header(found.absolute, file, size_bytes, head, tail)
     except _BadFileError as bad:
         status, error = bad.status, str(bad)
     except soundfile.SoundFileError as bad:
-        status, error = _libsndfile_says(bad)
+        status, error = _libsndfile_status(bad)
     except OSError as bad:
         # One object may well be denied; other failures will meet the next ones too.
         if isinstance(bad, StoreError) and bad.errno != errno.EACCES:
@@ -267,26 +288,39 @@ def _edges(file: BinaryIO, size_bytes: int) -> tuple[bytes, bytes]:
     return head, file.read(EDGE_BYTES)
 
 
-def _read_header(path: Location, file: BinaryIO, size_bytes: int) -> _Header:
+def _read_header(path: Location, file: BinaryIO, size_bytes: int, head: bytes, tail: bytes) -> _Header:
     if size_bytes == 0:
         raise _BadFileError("corrupt", "the file is empty")
-    file.seek(0)
-    magic = file.read(16)
-    if magic[:4] in (b"RIFF", b"RF64", b"BW64") or magic[:4] == b"riff":
+    if is_uniform(head) and is_uniform(tail):
+        raise _BadFileError(
+            "corrupt", f"begins and ends with bytes of value {head[0]} alone, as a card that failed leaves it"
+        )
+    if head[:4] in (b"RIFF", b"RF64", b"BW64", b"riff"):
         wave = read_wave_header(file)
-        if wave is not None and wave.frames is not None and not wave.codec.startswith("0x"):
+        if wave is not None and wave.is_known_codec and wave.frames is not None:
             return _wave_header(wave, size_bytes)
-    elif magic[:3] == b"ID3" or magic[0] == 0xFF or path.suffix.lower() in (".mp3", ".mp2"):
-        mpeg = read_mpeg_header(file)
-        if mpeg is not None:
-            return _mpeg_header(mpeg)
-        if magic[:3] != b"ID3":  # which FLAC files may have in front too
-            raise _BadFileError("unsupported", _NOT_SOUND)
-    elif magic[:4] == b"fLaC":
+        if wave is not None and not wave.is_known_codec:
+            return _wave_header_of_libsndfile(path, file, wave)
+    elif head[:4] == b"fLaC":
         flac = read_flac_header(file)
         if flac is not None:
             return _flac_header(path, flac)
-    return _libsndfile_header(path, file)
+    elif may_be_mpeg(path.name, head):
+        mpeg = read_mpeg_header(file)
+        if mpeg is not None:
+            return _mpeg_header(mpeg)
+    unread = unread_by_content(head) or unread_by_name(path.name)
+    if unread is not None:
+        raise _BadFileError("unsupported", unread.sentence)
+    what = not_sound(head)
+    if what is not None:
+        raise _BadFileError("unsupported", f"is {what} and no recording")
+    # An ID3 tag may precede FLAC, too.
+    if head.startswith((*_LIBSNDFILE_MAGIC, b"ID3")):
+        return _libsndfile_header(path, file)
+    if extension_of(path.name) in READ_EXTENSIONS:
+        raise _BadFileError("corrupt", "does not begin as any recording does: its header is damaged")
+    raise _BadFileError("unsupported", "is not sound in a format that is read here")
 
 
 def _flac_header(path: Location, flac: FlacHeader) -> _Header:
@@ -321,6 +355,19 @@ def _wave_header(wave: WaveHeader, size_bytes: int) -> _Header:
     )
 
 
+def _wave_header_of_libsndfile(path: Location, file: BinaryIO, wave: WaveHeader) -> _Header:
+    try:
+        return _libsndfile_header(path, file)
+    except soundfile.SoundFileError:
+        unread = unread_by_name(path.name)
+        raise _BadFileError(
+            "unsupported",
+            unread.sentence
+            if unread
+            else f"has the encoding {wave.codec}, which is not read here; {CONVERT}",
+        ) from None
+
+
 def _mpeg_header(mpeg: MpegHeader) -> _Header:
     return _Header(
         format=f"MP3/MPEG_LAYER_{'I' * mpeg.layer}",
@@ -344,10 +391,10 @@ def _libsndfile_header(path: Location, file: BinaryIO) -> _Header:
         )
 
 
-def _libsndfile_says(error: soundfile.SoundFileError) -> tuple[str, str]:
+def _libsndfile_status(error: soundfile.SoundFileError) -> tuple[str, str]:
     reason = str(getattr(error, "error_string", error)).rstrip(".")
-    if "not recognised" in reason or "unimplemented" in reason:
-        return "unsupported", _NOT_SOUND
+    if "unimplemented" in reason:
+        return "unsupported", f"has an encoding that is not read here ({reason}); {CONVERT}"
     return "corrupt", f"cannot be opened: {reason}"
 
 

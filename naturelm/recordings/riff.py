@@ -100,6 +100,10 @@ class WaveHeader:
     guano: str | None
     comment: str | None
 
+    @property
+    def is_known_codec(self) -> bool:
+        return not self.codec.startswith("0x")
+
 
 def read_wave_header(file: BinaryIO) -> WaveHeader | None:
     """Read the header of a WAV, RF64, BW64 or W64 file.

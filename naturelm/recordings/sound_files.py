@@ -13,11 +13,10 @@ import numpy.typing as npt
 import soundfile
 
 from naturelm.recordings.flac import read_flac_header
-from naturelm.recordings.mpeg import mended_mpeg, read_mpeg_header
+from naturelm.recordings.mpeg import may_be_mpeg, mended_mpeg, read_mpeg_header
 from naturelm.recordings.riff import mended_wave, read_wave_header
 from naturelm.storage import StoreError, StorePath, is_url, location
 
-_MPEG_EXTENSIONS = (".mp3", ".mp2")
 # A larger file is read where it lies.
 _LARGEST_SCRATCH_BYTES = 512 << 20
 
@@ -41,7 +40,7 @@ def open_sound(path: str | os.PathLike[str] | StorePath) -> soundfile.SoundFile:
     remote = is_url(path)
     file = opened = open_bytes(path)
     magic = file.read(4)
-    is_mpeg = magic[:3] == b"ID3" or magic[:1] == b"\xff" or str(path).lower().endswith(_MPEG_EXTENSIONS)
+    is_mpeg = may_be_mpeg(str(path), magic)
     if remote and (is_mpeg or magic == b"OggS"):
         file = _on_scratch(file)
     if magic in (b"RIFF", b"RF64", b"BW64", b"riff"):

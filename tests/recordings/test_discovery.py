@@ -9,11 +9,17 @@ import pytest
 
 from naturelm.errors import NaturelmError
 from naturelm.recordings import find_audio
-from naturelm.recordings.discovery import path_from_text, path_to_text
+from naturelm.recordings.discovery import (
+    HIDDEN,
+    IN_BINS,
+    SYSTEM_DIRECTORIES,
+    path_from_text,
+    path_to_text,
+)
 
 
 def names(*paths: Path) -> list[str]:
-    return [file.relative_path for file in find_audio(paths)]
+    return [file.relative_path for file in find_audio(paths).files]
 
 
 def touch(*paths: Path) -> None:
@@ -34,14 +40,74 @@ def test_phone_formats_that_cannot_be_read_are_found_too(tmp_path: Path) -> None
     assert names(tmp_path) == ["memo.m4a"]
 
 
-def test_hidden_files_and_the_windows_bin_are_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "directory",
+    [
+        *("$RECYCLE.BIN", "$Recycle.Bin", "$recycle.bin", "RECYCLER", "recycled", "#recycle", "@Recycle"),
+        *(".Trash", ".Trashes", ".Trash-1000", "LOST.DIR", "deep/er/$Recycle.Bin", ".Trash-1000/files/sub"),
+    ],
+)
+def test_recordings_in_recycle_bins_are_left_out_and_counted(tmp_path: Path, directory: str) -> None:
+    touch(tmp_path / directory / "S-1-5-21/x.wav", tmp_path / directory / "y.w4v", tmp_path / "z.wav")
+    touch(tmp_path / directory / "desktop.ini")
+    found = find_audio([tmp_path])
+    assert [file.relative_path for file in found.files] == ["z.wav"]
+    (left_out,) = found.left_out
+    assert (left_out.what, left_out.count) == (IN_BINS, 2)
+    assert left_out.sentence.startswith("2 recordings in recycle bins (")
+
+
+@pytest.mark.parametrize(
+    ("directory", "what"),
+    [
+        ("System Volume Information", SYSTEM_DIRECTORIES),
+        ("system volume information", SYSTEM_DIRECTORIES),
+        ("lost+found", SYSTEM_DIRECTORIES),
+        ("@eaDir", SYSTEM_DIRECTORIES),
+        ("#snapshot", SYSTEM_DIRECTORIES),
+        ("thumbnails", SYSTEM_DIRECTORIES),
+        (".Spotlight-V100", HIDDEN),
+        (".fseventsd", HIDDEN),
+        (".@__thumb", HIDDEN),
+    ],
+)
+def test_directories_of_systems_and_network_disks_are_left_out_and_counted(
+    tmp_path: Path, directory: str, what: str
+) -> None:
+    touch(tmp_path / "a" / directory / "x.wav", tmp_path / "b" / directory / "x.wav", tmp_path / "z.wav")
+    found = find_audio([tmp_path])
+    assert [file.relative_path for file in found.files] == ["z.wav"]
+    assert [(left_out.what, left_out.count, left_out.names) for left_out in found.left_out] == [
+        (what, 2, (f"{directory} (2)",))
+    ]
+
+
+def test_other_files_are_counted_by_their_extensions(tmp_path: Path) -> None:
     touch(
-        tmp_path / "._20190522.WAV",
-        tmp_path / ".Trash/x.wav",
-        tmp_path / "$RECYCLE.BIN/y.wav",
+        *(tmp_path / name for name in ("a.txt", "b.TXT", "c.xml", "README", "._20190522.WAV", ".DS_Store")),
         tmp_path / "z.wav",
     )
-    assert names(tmp_path) == ["z.wav"]
+    assert [left_out.sentence for left_out in find_audio([tmp_path]).left_out] == [
+        "1 files in which macOS keeps Finder settings (._* (1))",
+        "4 files that are no recordings (.txt (2), .xml (1), without an extension (1))",
+        "1 hidden files and directories (.DS_Store (1))",
+    ]
+
+
+def test_names_of_what_is_left_out_are_few_and_in_the_same_order_on_every_machine(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"x.{extension}" for extension in ("f", "e", "d", "c", "b", "a", "a2")))
+    (left_out,) = find_audio([tmp_path]).left_out
+    assert left_out.names == (".a (1)", ".a2 (1)", ".b (1)", ".c (1)", ".d (1)", "…")
+
+
+def test_nothing_is_left_out_of_a_tidy_card(tmp_path: Path) -> None:
+    touch(tmp_path / "a/x.wav")
+    assert find_audio([tmp_path]).left_out == []
+
+
+def test_a_bin_that_is_named_outright_is_searched(tmp_path: Path) -> None:
+    touch(tmp_path / "$RECYCLE.BIN/x.wav")
+    assert names(tmp_path / "$RECYCLE.BIN") == ["x.wav"]
 
 
 def test_a_directory_called_like_a_recording_is_searched(tmp_path: Path) -> None:
@@ -51,7 +117,7 @@ def test_a_directory_called_like_a_recording_is_searched(tmp_path: Path) -> None
 
 def test_the_root_is_the_directory_given_or_the_directory_of_a_file_given(tmp_path: Path) -> None:
     touch(tmp_path / "north/a.wav")
-    below, outright = find_audio([tmp_path])[0], find_audio([tmp_path / "north/a.wav"])[0]
+    below, outright = find_audio([tmp_path]).files[0], find_audio([tmp_path / "north/a.wav"]).files[0]
     assert (below.root, below.relative_path) == (tmp_path, "north/a.wav")
     assert (outright.root, outright.relative_path) == (tmp_path / "north", "a.wav")
     assert below.absolute == outright.absolute == tmp_path / "north/a.wav"
@@ -99,7 +165,7 @@ def test_broken_links_are_found(tmp_path: Path) -> None:
 )
 def test_odd_names_survive_as_text_and_open_again(tmp_path: Path, name: str) -> None:
     touch(tmp_path / name)
-    found = find_audio([tmp_path])[0]
+    (found,) = find_audio([tmp_path]).files
     found.relative_path.encode("utf-8")  # what a table needs
     assert os.path.exists(found.absolute)
     assert path_from_text(found.relative_path) == name

@@ -11,6 +11,7 @@ from naturelm import storage
 from naturelm.audio.isolated import DecodeRequest, IsolatedDecoder
 from naturelm.errors import NaturelmError
 from naturelm.recordings import Recording, find_audio, scan, sound_files
+from naturelm.recordings.discovery import APPLE_DOUBLES, IN_BINS, OTHER_FILES
 from naturelm.storage import list_files, location, write_whole
 from tests.broken_files import make_all, noise, write
 from tests.object_store import ObjectStore, failing
@@ -56,8 +57,14 @@ def test_every_kind_of_file_has_the_same_facts_and_the_same_sound(
 def test_listing_leaves_out_what_is_hidden_and_what_is_no_sound(bucket: str) -> None:
     for name in ("b/c.WAV", "b/._c.WAV", ".Trash/d.wav", "$RECYCLE.BIN/e.wav", "f.txt", "a.flac"):
         write_whole(location(bucket) / name, b"1")
-    assert [file.relative_path for file in find_audio([bucket])] == ["a.flac", "b/c.WAV"]
-    (outright,) = find_audio([f"{bucket}/f.txt"])
+    found = find_audio([bucket])
+    assert [file.relative_path for file in found.files] == ["a.flac", "b/c.WAV"]
+    assert [(left_out.what, left_out.count) for left_out in found.left_out] == [
+        (APPLE_DOUBLES, 1),
+        (OTHER_FILES, 1),
+        (IN_BINS, 2),
+    ]
+    (outright,) = find_audio([f"{bucket}/f.txt"]).files
     assert (str(outright.root), outright.relative_path) == (bucket, "f.txt")
 
 
