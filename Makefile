@@ -36,8 +36,9 @@ lint: .venv/installed  ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/installed  ## Check types
+types: .venv/installed  ## Check types, also as on Windows
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32
 
 check: lint types test  ## Everything that must pass before a commit: lint, format, types, layering, tests
 

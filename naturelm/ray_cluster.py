@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 from naturelm.errors import NaturelmError, RunStopped
+from naturelm.machine import memory_bytes, usable_cores
 
 KNOCK_S = 10
 _START_TRIES = 3
@@ -44,16 +45,16 @@ def start_ray(address: str | None) -> None:
 
 
 def _start_here(quiet: dict[str, Any]) -> None:
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    store_bytes = min(8 << 30, max(128 << 20, (memory_bytes() or 0) // 8))
     for tries_left in reversed(range(_START_TRIES)):
         try:
             with _silenced():
                 ray.init(
                     # Not "auto": a stale record of an earlier cluster must not be joined.
                     address="local",
-                    num_cpus=cores(),
+                    num_cpus=usable_cores(),
                     include_dashboard=False,
-                    object_store_memory=min(8 << 30, max(128 << 20, memory_bytes // 8)),
+                    object_store_memory=store_bytes,
                     **quiet,
                 )
             return
@@ -99,8 +100,3 @@ def own_sigterm() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,6 +13,7 @@ import io
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -181,6 +182,8 @@ def write_whole(place: Location, content: bytes | pa.Buffer) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if sys.platform == "win32":  # directories cannot be opened there
+        return
     directory = os.open(place.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

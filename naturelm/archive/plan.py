@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from naturelm.archive.scan import Changes, Scan, compare, new_segment_windows, s
 from naturelm.archive.selection import in_order
 from naturelm.archive.work import Todo, find_todo
 from naturelm.config.archive import ArchiveConfig
-from naturelm.machine import read_gpus
+from naturelm.machine import read_gpus, usable_cores
 from naturelm.models.presets import known_weights, resolve
 from naturelm.results.days import PublishedRecording
 from naturelm.results.output import ANALYSIS, RUNS, Output
@@ -171,7 +170,7 @@ def try_out(reads: Sequence[Read], config: ArchiveConfig, seconds: float = TRIAL
         decode.close()
     if not windows:
         return None
-    workers = config.job.workers or len(read_gpus()) or len(os.sched_getaffinity(0))
+    workers = config.job.workers or len(read_gpus()) or usable_cores()
     return Rate(windows / spent_s * workers, f"a trial of {spent_s:.0f} s on 1 of {workers} workers")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 from naturelm.archive.figures import Figures
 from naturelm.errors import NaturelmError
-from naturelm.machine import Gpu
+from naturelm.machine import Gpu, process_exists
 from naturelm.results.output import ANALYSIS, RUNS
 from naturelm.results.run_records import UPDATE_EVERY_S
 from naturelm.storage import Location, list_files
@@ -82,7 +81,7 @@ def _status(record: dict[str, Any]) -> RunStatus:
     host, pid = str(record["host"]), int(record["pid"])
     state: State = record["status"]
     if state == "running":
-        if host == socket.gethostname() and not _is_alive(pid):
+        if host == socket.gethostname() and not process_exists(pid):
             state = "died"
         elif (dt.datetime.now(dt.UTC) - last_sign).total_seconds() > _SILENT_AFTER_S:
             state = "silent"
@@ -93,13 +92,3 @@ def _status(record: dict[str, Any]) -> RunStatus:
         gpus = tuple(Gpu(**gpu) for gpu in record["progress"]["gpus"])
         figures = Figures(**record["progress"] | {"gpus": gpus})
     return RunStatus(state, host, pid, started, last_sign, figures, record)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True

@@ -11,23 +11,20 @@ a length (1 and 4 bytes) and a body: `P` still decoding, `C` samples, `L` a span
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import queue
-import select
 import signal
 import struct
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +36,8 @@ from naturelm.storage import StoreError
 _MESSAGE = struct.Struct("<cI")
 _LENGTH = struct.Struct("<I")
 _LEVELS_HEAD = struct.Struct("<dd")
-_PIPE_BYTES = 1 << 20
+# Messages that wait for their reader: the child decodes on meanwhile, and memory stays bounded.
+_MOST_WAITING = 16
 _START_S = 120.0
 
 # Codec frames that an encoder's tag counts and a decoder trims.
@@ -229,33 +227,39 @@ def _failed(
         pcm = b""
 
 
+# A message, or None at the end of the pipe.
+_Inbox = queue.Queue[tuple[bytes, bytes] | None]
+
+
 class _Child:
-    """The child process and its two pipes, seen from outside."""
+    """The child process and its two pipes, seen from outside.
+
+    A thread reads the answers: waiting for a pipe with a time limit is not possible on every system, waiting for a
+    queue is.
+    """
 
     def __init__(self) -> None:
-        package_parent = str(Path(__file__).resolve().parent.parent)
+        package_parent = str(Path(__file__).resolve().parents[2])
         search_path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "naturelm.audio.isolated"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                bufsize=0,
                 env=os.environ | {"PYTHONPATH": search_path},
                 # Ctrl-C reaches every process of the terminal's group; this one ends when its parent does.
                 start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
         except OSError as error:
             raise _NoStart(f"the decoder process does not start ({error.strerror})") from None
-        self.kill = weakref.finalize(self, _kill, self._process)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests = self._process.stdin.fileno()
-        self._answers = self._process.stdout.fileno()
-        with suppress(OSError, AttributeError):  # Linux only, and a matter of speed
-            fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._poll = select.poll()
-        self._poll.register(self._answers, select.POLLIN)
+        self._inbox: _Inbox = queue.Queue(_MOST_WAITING)
+        reader = threading.Thread(target=_receive, args=(self._process.stdout, self._inbox), daemon=True)
+        reader.start()
+        self.kill = weakref.finalize(self, _kill, self._process, reader, self._inbox)
         try:
             ready = self.receive(_START_S)
         except _Crash as crash:
@@ -268,31 +272,19 @@ class _Child:
         body = json.dumps(request).encode()
         try:
             _write(self._requests, _LENGTH.pack(len(body)) + body)
-        except BrokenPipeError:
+        except OSError:
+            # The pipe is broken; Windows has several names for that.
             raise _Crash(self._cause()) from None
 
     def receive(self, timeout_s: float) -> tuple[bytes, bytes] | None:
         """The next message, or None where none came in time."""
-        deadline = time.monotonic() + timeout_s
-        header = self._read(_MESSAGE.size, deadline)
-        if header is None:
+        try:
+            message = self._inbox.get(timeout=timeout_s)
+        except queue.Empty:
             return None
-        kind, length = _MESSAGE.unpack(header)
-        body = self._read(length, deadline)
-        return None if body is None else (kind, body)
-
-    def _read(self, size: int, deadline: float) -> bytes | None:
-        pieces: list[bytes] = []
-        while size:
-            wait_ms = max(0, round(1000 * (deadline - time.monotonic())))
-            if not self._poll.poll(wait_ms):
-                return None
-            piece = os.read(self._answers, size)
-            if not piece:
-                raise _Crash(self._cause())
-            pieces.append(piece)
-            size -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if message is None:
+            raise _Crash(self._cause())
+        return message
 
     def _cause(self) -> str:
         code = self._process.wait()
@@ -304,9 +296,24 @@ class _Child:
             return f"signal {-code}"
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _receive(answers: BinaryIO, inbox: _Inbox) -> None:
+    """Read messages until the pipe ends, in a thread."""
+    while len(header := answers.read(_MESSAGE.size)) == _MESSAGE.size:
+        kind, length = _MESSAGE.unpack(header)
+        body = answers.read(length)
+        if len(body) < length:
+            break
+        inbox.put((kind, body))
+    inbox.put(None)
+
+
+def _kill(process: subprocess.Popen[bytes], reader: threading.Thread, inbox: _Inbox) -> None:
     process.kill()
     process.wait()
+    # The reader may wait for room, and ends with the pipe.
+    while reader.is_alive():
+        with suppress(queue.Empty):
+            inbox.get(timeout=0.01)
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with suppress(OSError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import os
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -27,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from naturelm.bench.baselines import answer_plainly, encode_as_published
 from naturelm.engine.engine import Engine
 from naturelm.engine.queries import EngineQuery
+from naturelm.errors import NaturelmError
 from naturelm.models.parts.linear import linear, quicken
 from naturelm.synthetic.model import made_up_windows
 
@@ -429,6 +429,10 @@ def peak_memory_gb(device: torch.device | None = None) -> float:
     """Most memory held so far, in 10^9 bytes: the GPU's where there is one, else this process's."""
     if device is not None and device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
+    if sys.platform == "win32":
+        raise NaturelmError("benchmarks need a system that reports a process's memory: Linux, macOS or WSL")
+    import resource
+
     # Kilobytes, except on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

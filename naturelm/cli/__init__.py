@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -68,13 +69,20 @@ def _raise_interrupts(lost: sys.UnraisableHookArgs) -> None:
     """Raise a KeyboardInterrupt that could not be raised where it came, as soon as it can."""
     if lost.exc_type is KeyboardInterrupt:
         # In this very function it would be lost again.
-        main_thread = threading.main_thread().ident
-        assert main_thread is not None
-        again = threading.Timer(0.01, signal.pthread_kill, (main_thread, signal.SIGINT))
+        again = threading.Timer(0.01, _interrupt_main_thread)
         again.daemon = True
         again.start()
     else:
         sys.__unraisablehook__(lost)
+
+
+def _interrupt_main_thread() -> None:
+    if sys.platform == "win32":
+        _thread.interrupt_main()
+    else:  # ends system calls, too
+        main_thread = threading.main_thread().ident
+        assert main_thread is not None
+        signal.pthread_kill(main_thread, signal.SIGINT)
 
 
 class _InputMistake(click.ClickException):

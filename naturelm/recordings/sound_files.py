@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +56,8 @@ def open_sound(path: str | os.PathLike[str] | StorePath) -> soundfile.SoundFile:
         file.seek(0)
         return _OwningSoundFile(file, opened)
     file.close()
-    return soundfile.SoundFile(os.fsencode(str(path)))
+    # Given text, soundfile refuses names that are not UTF-8. Windows has none, and opens only text rightly.
+    return soundfile.SoundFile(str(path) if sys.platform == "win32" else os.fsencode(str(path)))
 
 
 def open_bytes(path: str | os.PathLike[str] | StorePath) -> BinaryIO:
@@ -76,7 +78,8 @@ def _on_scratch(file: BinaryIO) -> BinaryIO:
     if size_bytes > min(_LARGEST_SCRATCH_BYTES, shutil.disk_usage(tempfile.gettempdir()).free // 2):
         return file
     with file:
-        copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the sound file that reads it
+        # Closed by the sound file that reads it. On Windows it is a wrapper that does all the same.
+        copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
         shutil.copyfileobj(file, copy, 8 << 20)
     copy.seek(0)
     return copy

@@ -16,7 +16,7 @@ from typing import Any
 
 from naturelm import __version__
 from naturelm.config.archive import ArchiveConfig
-from naturelm.machine import read_gpus
+from naturelm.machine import memory_bytes, processor, read_gpus, usable_cores
 from naturelm.recordings import Recording
 from naturelm.results.output import RUNS
 from naturelm.results.schemas import SCHEMA_VERSION
@@ -107,22 +107,13 @@ def _commit() -> str | None:
 
 def hardware() -> dict[str, Any]:
     """The machine that the run was started on."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = memory_bytes()
     return {
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
-        "usable_cores": usable,
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "usable_cores": usable_cores(),
+        "memory_gib": None if memory is None else round(memory / 2**30, 1),
         "gpus": [gpu.name for gpu in read_gpus()],
         "system": f"{platform.system()} {platform.release()}",
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import os
 import pickle
 import threading
 import uuid
@@ -26,6 +25,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
 from naturelm.errors import NaturelmError
+from naturelm.machine import usable_cores
 from naturelm.ray_cluster import start_ray
 from naturelm.storage import StorePath
 from naturelm.training.config import TrainConfig
@@ -123,7 +123,7 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size(), get_device())
     if worker.device.type == "cpu":
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // worker.world))
+        torch.set_num_threads(max(1, usable_cores() // worker.world))
     _quiet_data(worker.world)
     stream_ref, held_out_ref = settings["streams"]
     held_out = ray.get(held_out_ref)

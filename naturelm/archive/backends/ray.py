@@ -34,7 +34,8 @@ from naturelm.archive.stages import Ask, Decode
 from naturelm.archive.stopping import Stop
 from naturelm.config.archive import ArchiveConfig
 from naturelm.errors import NaturelmError, RunStopped
-from naturelm.ray_cluster import KNOCK_S, cores, own_sigterm, start_ray
+from naturelm.machine import usable_cores
+from naturelm.ray_cluster import KNOCK_S, own_sigterm, start_ray
 from naturelm.results.rows import AnsweredSegment
 from naturelm.segments import Read
 
@@ -186,7 +187,7 @@ def _dataset(
             _AskActor,
             fn_constructor_kwargs={
                 "config": config,
-                "threads": None if device == "gpu" else max(1, cores() // now),
+                "threads": None if device == "gpu" else max(1, usable_cores() // now),
                 "register": register,
                 "make_ask": make_ask,
             },
