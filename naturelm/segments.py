@@ -78,7 +78,7 @@ def cut_segments(recording: Recording, settings: WindowSettings, segment_windows
     """
     duration_s = recording.duration_s or 0.0
     length_s, hop_s = settings.length_s, settings.hop_s
-    count = window_count(duration_s, length_s, hop_s) if recording.status == "ok" else 0
+    count = window_count(duration_s, length_s, hop_s) if recording.has_sound else 0
     if not count:
         return [Segment(recording, 0, 0, 0.0, duration_s, duration_s)]
     segments = []

@@ -206,7 +206,7 @@ def open_sounds(
                 f"{name}: is larger than {MAX_FILE_BYTES >> 20} MiB; use naturelm process for it"
             )
         recording = probe(FoundFile(path.parent, path.name, path))
-        if recording.status != "ok" or recording.duration_s is None:
+        if not recording.has_sound or recording.duration_s is None:
             raise NaturelmError(f"{name}: {recording.error or recording.status}; give another file")
         total_s += recording.duration_s
         sounds.append(Sound(path, name, tuple(plan_windows(recording.duration_s, window_s, hop_s))))

@@ -60,7 +60,11 @@ def scan_archive(paths: Sequence[Location], out: Location, config: ArchiveConfig
     """
     stations = read_stations(Path(config.stations_file)) if config.stations_file else None
     found = find_audio(paths)
-    own = probe_all(found.files, known=Manifests(out).known(paths))
+    own = probe_all(
+        found.files,
+        known=Manifests(out).known(paths),
+        min_sample_rate_hz=config.recordings.min_sample_rate_hz,
+    )
     if not own:
         where = ", ".join(str(path) for path in paths)
         raise NaturelmError(

@@ -87,7 +87,7 @@ def survey(recordings: Sequence[Recording]) -> Survey:
         found.statuses[recording.status] += 1
         if recording.status != "ok":
             found.broken.append(f"{recording.path}: {recording.status} ({recording.error})")
-        else:
+        if recording.has_sound:
             found.sound_s += recording.duration_s or 0.0
         if recording.content is not None and recording.size_bytes:
             contents[recording.content] += 1
@@ -104,7 +104,7 @@ def survey(recordings: Sequence[Recording]) -> Survey:
         starts = [recording.start_local for recording in own if recording.start_local is not None]
         found.stations[station] = StationSurvey(
             len(own),
-            sum(recording.duration_s or 0.0 for recording in own if recording.status == "ok"),
+            sum(recording.duration_s or 0.0 for recording in own if recording.has_sound),
             min(starts, default=None),
             max(starts, default=None),
         )

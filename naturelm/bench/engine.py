@@ -357,7 +357,7 @@ def bench_decode(paths: Sequence[Path]) -> dict[str, Any]:
     kinds: dict[str, list[float]] = {}
     failed = 0
     for recording in scan(list(paths)):
-        if recording.status != "ok":
+        if not recording.has_sound:
             failed += 1
             continue
         kind = f"{recording.format} {recording.sample_rate_hz} Hz × {recording.channels}"

@@ -149,9 +149,12 @@ def _ask(pipeline: Any, file: FoundFile, settings: ArchiveConfig, output: IO[str
     except DecodeError as error:
         click.echo(printable(str(error)), err=True)
         return end_s > 0
-    claimed_s = probe(file).duration_s or 0.0
+    recording = probe(file)
+    claimed_s = recording.duration_s or 0.0
+    if recording.status == "partial":
+        click.echo(printable(f"{name}: {recording.error}"), err=True)
     # A rest too short for a window is no damage.
-    if claimed_s - end_s > MINIMUM_S:
+    elif claimed_s - end_s > MINIMUM_S:
         click.echo(printable(f"{name}: ends at {end_s:.1f} s, its header claims {claimed_s:.1f} s"), err=True)
     elif end_s == 0:
         click.echo(printable(f"{name}: holds less than {MINIMUM_S:g} s of sound, so no window"), err=True)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from naturelm.config.defaults import MIN_SAMPLE_RATE_HZ
 from naturelm.config.spans import parse_dates, parse_hours
 from naturelm.ids import settings_hash
 from naturelm.windows import check_window
@@ -104,6 +105,18 @@ class WindowSettings(Section):
     def _cover_all_sound(self) -> WindowSettings:
         check_window(self.length_s, self.hop_s)
         return self
+
+
+class RecordingSettings(Section):
+    """How files are read before they are decoded.
+
+    Attributes
+    ----------
+    min_sample_rate_hz : float
+        A header with a lower rate is not believed: its recording is `unsupported`.
+    """
+
+    min_sample_rate_hz: float = Field(default=MIN_SAMPLE_RATE_HZ, gt=0, le=100_000, allow_inf_nan=False)
 
 
 class AudioSettings(Section):
@@ -215,6 +228,7 @@ class ArchiveConfig(Section):
     model: ModelSettings = ModelSettings()
     queries: tuple[Query, ...] = Field(default=DEFAULT_QUERIES, min_length=1)
     windows: WindowSettings = WindowSettings()
+    recordings: RecordingSettings = RecordingSettings()
     audio: AudioSettings = AudioSettings()
     gate: GateSettings = GateSettings()
     generation: GenerationSettings = GenerationSettings()

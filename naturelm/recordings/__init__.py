@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from naturelm.recordings.discovery import Found, FoundFile, LeftOut, find_audio
-from naturelm.recordings.probe import MINIMUM_S, Recording, probe, probe_all, scan
+from naturelm.recordings.probe import probe, probe_all, scan
+from naturelm.recordings.recording import MINIMUM_S, Recording
 
 __all__ = [
     "MINIMUM_S",

@@ -14,10 +14,14 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class CommentFacts:
-    """What the comment says of time; None where it says nothing. See `names.NameFacts`."""
+    """What the comment says of time; None where it says nothing. See `names.NameFacts`.
+
+    `problem` is what it says and cannot be used.
+    """
 
     start_local: datetime | None = None
     utc_offset_minutes: int | None = None
+    problem: str | None = None
 
 
 _RECORDED = re.compile(
@@ -35,7 +39,9 @@ def parse_comment(text: str) -> CommentFacts:
     try:
         start = datetime.strptime(f"{match['date']} {match['clock']}", "%d/%m/%Y %H:%M:%S")
     except ValueError:
-        return CommentFacts()
+        return CommentFacts(
+            problem=f"the AudioMoth comment says {match['clock']} {match['date']}, which is no time"
+        )
     if match["fraction"]:
         start = start.replace(microsecond=int(match["fraction"].ljust(6, "0")))
     if match["zone"] is None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from naturelm.recordings.formats import extension_of
-from naturelm.recordings.riff import PrefixedFile
+from naturelm.recordings.id3 import skip_id3
+from naturelm.recordings.metadata import Tags
+from naturelm.recordings.prefixed import PrefixedFile
 
 # kbit/s by (MPEG 1?, layer), from index 1 to 14.
 _BITRATES = {
@@ -25,6 +27,10 @@ _BITRATES = {
 }
 _SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 _SEARCH_BYTES = 1 << 17
+# So many frames one after the other are no chance.
+_FRAMES_IN_A_ROW = 4
+# Encoders count a frame more or less.
+_SLACK_BYTES = 1 << 12
 _EXTENSIONS = frozenset({"mp3", "mp2", "mp1", "mpa", "mpga"})
 
 
@@ -38,19 +44,26 @@ class MpegHeader:
     layer : int
         1, 2 or 3.
     frames : int
-        Samples per channel: as the encoder's tag claims, or counted over the file where there is no tag.
+        Samples per channel: as the encoder's tag claims, or counted over the file where there is no tag or where the
+        file is shorter than the tag says.
+    claimed_frames : int, optional
+        Samples per channel that the tag claims, where the file is shorter than that: it was cut.
     first_frame_offset : int
         Bytes before the first frame (ID3 tags).
     has_tag : bool
-        The length comes from a Xing, Info or VBRI tag.
+        There is a Xing, Info or VBRI tag, as layer III has.
+    tags : Tags
+        Comments of the ID3 tags.
     """
 
     sample_rate_hz: int
     channels: int
     layer: int
     frames: int
+    claimed_frames: int | None
     first_frame_offset: int
     has_tag: bool
+    tags: Tags
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,19 @@ class _Frame:
     channels: int
     size_bytes: int
     samples: int
+
+    def is_like(self, other: _Frame) -> bool:
+        return (self.version, self.layer, self.sample_rate_hz) == (
+            other.version,
+            other.layer,
+            other.sample_rate_hz,
+        )
+
+    @property
+    def least_bytes(self) -> int:
+        """Size of a frame of this kind at the lowest bit rate."""
+        bit_rate = 1000 * _BITRATES[self.version == 3, self.layer][0]
+        return self.samples // 8 * bit_rate // self.sample_rate_hz
 
     @property
     def side_information_bytes(self) -> int:
@@ -80,34 +106,49 @@ def read_mpeg_header(file: BinaryIO) -> MpegHeader | None:
     Returns
     -------
     MpegHeader or None
-        None where no two frames follow one another near the start.
+        None where no frames follow one another near the start.
 
     Raises
     ------
     OSError
         The file cannot be read.
     """
-    offset = _after_id3(file)
+    offset, texts = skip_id3(file)
+    file_bytes = file.seek(0, io.SEEK_END)
     file.seek(offset)
     head = file.read(_SEARCH_BYTES)
-    start = _first_frame(head)
+    start = _first_frame(head, is_at_end=file_bytes <= offset + len(head))
     if start is None:
         return None
     frame = _parse_frame(head[start : start + 4])
     assert frame is not None
-    claimed = _tagged_frames(head[start : start + 400], frame)
+    tags = Tags()
+    tags.add_comments(texts)
+    first = offset + start
+    tag = _read_tag(head[start : start + 400], frame)
+    claimed = None
+    if tag is not None and tag.fits(file_bytes - first, frame):
+        frames = tag.samples
+    else:
+        frames = _count_frames(file, first)
+        if tag is not None:
+            # The frame that holds the tag is none of the sound's.
+            frames -= frame.samples
+            claimed = tag.samples if tag.samples > frames else None
     return MpegHeader(
         sample_rate_hz=frame.sample_rate_hz,
         channels=frame.channels,
         layer=frame.layer,
-        frames=_count_frames(file, offset + start) if claimed is None else claimed,
-        first_frame_offset=offset + start,
-        has_tag=claimed is not None,
+        frames=frames,
+        claimed_frames=claimed,
+        first_frame_offset=first,
+        has_tag=tag is not None,
+        tags=tags,
     )
 
 
 def mended_mpeg(file: BinaryIO, header: MpegHeader) -> PrefixedFile:
-    """Put a Xing tag in front of an MP3 that has none.
+    """Put a Xing tag in front of an MP3 (layer III) that has none.
 
     Without one the decoder takes the bit rate of the first frames for that of all, and stops at the length
     it worked out from that: a variable bit rate loses most of the sound.
@@ -125,29 +166,22 @@ def mended_mpeg(file: BinaryIO, header: MpegHeader) -> PrefixedFile:
     return PrefixedFile(head, file, header.first_frame_offset, size_bytes)
 
 
-def _after_id3(file: BinaryIO) -> int:
-    offset = 0
-    while True:
-        file.seek(offset)
-        tag = file.read(10)
-        if len(tag) < 10 or tag[:3] != b"ID3":
-            return offset
-        size = (tag[6] & 127) << 21 | (tag[7] & 127) << 14 | (tag[8] & 127) << 7 | (tag[9] & 127)
-        offset += 10 + size + (10 if tag[5] & 0x10 else 0)
+def _first_frame(head: bytes, is_at_end: bool) -> int | None:
+    """Where the first frame begins that others of its kind follow: 11 set bits occur by chance.
 
-
-def _first_frame(head: bytes) -> int | None:
-    """Where the first frame begins that another one of its kind follows: 11 set bits occur by chance."""
+    `is_at_end` says that the file ends with `head`, and so may the frames.
+    """
     start = head.find(b"\xff")
     while start >= 0:
         frame = _parse_frame(head[start : start + 4])
         if frame is not None:
-            following = _parse_frame(head[start + frame.size_bytes : start + frame.size_bytes + 4])
-            if following is not None and (following.version, following.layer, following.sample_rate_hz) == (
-                frame.version,
-                frame.layer,
-                frame.sample_rate_hz,
-            ):
+            number, position = 0, start
+            following: _Frame | None = frame
+            while following is not None and following.is_like(frame) and number < _FRAMES_IN_A_ROW:
+                number += 1
+                position += following.size_bytes
+                following = _parse_frame(head[position : position + 4])
+            if number == _FRAMES_IN_A_ROW or (number > 1 and is_at_end and position + 4 > len(head)):
                 return start
         start = head.find(b"\xff", start + 1)
     return None
@@ -171,19 +205,46 @@ def _parse_frame(head: bytes) -> _Frame | None:
     return _Frame(version, layer, sample_rate_hz, 1 if head[3] >> 6 == 3 else 2, size_bytes, samples)
 
 
-def _tagged_frames(content: bytes, frame: _Frame) -> int | None:
-    """Samples per channel from a Xing/Info tag (less LAME's delay and padding) or a VBRI tag."""
+@dataclass(frozen=True)
+class _LengthTag:
+    """A Xing, Info or VBRI tag.
+
+    Attributes
+    ----------
+    samples : int
+        Per channel, less the encoder's delay and padding.
+    frames : int
+        MPEG frames.
+    size_bytes : int, optional
+        Of the frames with the one that holds the tag.
+    """
+
+    samples: int
+    frames: int
+    size_bytes: int | None
+
+    def fits(self, available_bytes: int, frame: _Frame) -> bool:
+        """Whether so many bytes can hold what the tag claims."""
+        least_bytes = max(self.frames * frame.least_bytes, self.size_bytes or 0)
+        return least_bytes <= available_bytes + _SLACK_BYTES
+
+
+def _read_tag(content: bytes, frame: _Frame) -> _LengthTag | None:
+    if frame.layer != 3:
+        return None
     tag = content[4 + frame.side_information_bytes :]
-    if tag[:4] in (b"Xing", b"Info") and len(tag) >= 12:
+    if tag[:4] in (b"Xing", b"Info") and len(tag) >= 16:
         flags, count = struct.unpack(">II", tag[4:12])
         if not flags & 1 or not count:
             return None
-        lame = 8 + 4 * bool(flags & 1) + 4 * bool(flags & 2) + 100 * bool(flags & 4) + 4 * bool(flags & 8)
+        size_bytes = int.from_bytes(tag[12:16]) if flags & 2 else None
+        lame = 12 + 4 * bool(flags & 2) + 100 * bool(flags & 4) + 4 * bool(flags & 8)
         trim = tag[lame + 21 : lame + 24] if tag[lame : lame + 4] in (b"LAME", b"Lavf", b"Lavc") else b""
         silent = (trim[0] << 4 | trim[1] >> 4) + ((trim[1] & 15) << 8 | trim[2]) if len(trim) == 3 else 0
-        return max(count * frame.samples - silent, 0)
+        return _LengthTag(max(count * frame.samples - silent, 0), count, size_bytes)
     if content[36:40] == b"VBRI" and len(content) >= 54:
-        return struct.unpack(">I", content[50:54])[0] * frame.samples or None
+        size_bytes, count = struct.unpack(">II", content[46:54])
+        return _LengthTag(count * frame.samples, count, size_bytes) if count else None
     return None
 
 

@@ -13,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from naturelm.recordings.aiff import mended_aiff, read_aiff_header
 from naturelm.recordings.flac import read_flac_header
 from naturelm.recordings.mpeg import may_be_mpeg, mended_mpeg, read_mpeg_header
+from naturelm.recordings.prefixed import PrefixedFile
 from naturelm.recordings.riff import mended_wave, read_wave_header
+from naturelm.recordings.sized import SIZED_MAGIC, mended_size, read_sized_header
 from naturelm.storage import StoreError, StorePath, is_url, location
 
 # A larger file is read where it lies.
@@ -28,8 +31,9 @@ def open_sound(path: str | os.PathLike[str] | StorePath) -> soundfile.SoundFile:
     A file in an object store is read by ranges; MP3 and Ogg, of which every byte is needed and some are read twice,
     are copied to the temporary directory, from where they go when they are closed or the process ends.
 
-    Mended are WAV, RF64 and W64 files whose size was never written or wrapped around at 4 GiB, BW64 files
-    (RF64 by another name, which libsndfile does not know), and MP3 files without a length tag.
+    Mended are WAV, RF64, W64 and AIFF files whose header leads libsndfile astray (see `WaveHeader.mend`), BW64 files
+    (RF64 by another name, which libsndfile does not know), and MP3 files (layer III) without a length tag. The sample
+    rate of a file that plays slower than life (GUANO's time expansion) is that of life.
 
     Raises
     ------
@@ -44,20 +48,41 @@ def open_sound(path: str | os.PathLike[str] | StorePath) -> soundfile.SoundFile:
     is_mpeg = may_be_mpeg(str(path), magic)
     if remote and (is_mpeg or magic == b"OggS"):
         file = _on_scratch(file)
+    mended, expansion = _fixed(file, magic, str(path))
+    if mended is not None or remote:
+        file.seek(0)
+        sound: soundfile.SoundFile = _OwningSoundFile(mended or file, opened)
+    else:
+        file.close()
+        # Given text, soundfile refuses names that are not UTF-8. Windows has none, and opens only text rightly.
+        sound = soundfile.SoundFile(str(path) if sys.platform == "win32" else os.fsencode(str(path)))
+    if expansion != 1:
+        sound._info.samplerate = round(sound.samplerate * expansion)
+    return sound
+
+
+def _fixed(file: BinaryIO, magic: bytes, path: str) -> tuple[PrefixedFile | None, float]:
+    """The file with its header fixed, where that is needed; and how many times slower than life it plays."""
     if magic in (b"RIFF", b"RF64", b"BW64", b"riff"):
         wave = read_wave_header(file)
-        if wave is not None and wave.data_offset is not None and (wave.mend or magic == b"BW64"):
-            return _OwningSoundFile(mended_wave(file, wave), opened)
-    elif is_mpeg:
+        if wave is None or wave.data_offset is None:
+            return None, 1
+        return mended_wave(file, wave) if wave.mend or magic == b"BW64" else None, wave.expansion
+    if magic == b"FORM":
+        aiff = read_aiff_header(file)
+        return mended_aiff(file, aiff) if aiff is not None and aiff.mend else None, 1
+    if magic in SIZED_MAGIC:
+        sized = read_sized_header(file)
+        return mended_size(file, sized) if sized is not None and sized.mend else None, 1
+    if magic == b"fLaC" or magic[:3] == b"ID3":
+        flac = read_flac_header(file, with_end=False)
+        if flac is not None:
+            return None, flac.expansion
+    if may_be_mpeg(path, magic):
         mpeg = read_mpeg_header(file)
-        if mpeg is not None and not mpeg.has_tag:
-            return _OwningSoundFile(mended_mpeg(file, mpeg), opened)
-    if remote:
-        file.seek(0)
-        return _OwningSoundFile(file, opened)
-    file.close()
-    # Given text, soundfile refuses names that are not UTF-8. Windows has none, and opens only text rightly.
-    return soundfile.SoundFile(str(path) if sys.platform == "win32" else os.fsencode(str(path)))
+        if mpeg is not None and mpeg.layer == 3 and not mpeg.has_tag:
+            return mended_mpeg(file, mpeg), 1
+    return None, 1
 
 
 def open_bytes(path: str | os.PathLike[str] | StorePath) -> BinaryIO:

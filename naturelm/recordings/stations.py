@@ -29,7 +29,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from naturelm.errors import NaturelmError
 from naturelm.recordings.names import checked_position
-from naturelm.recordings.probe import Recording
+from naturelm.recordings.recording import Recording
 
 COLUMNS = (
     "station",

@@ -53,6 +53,7 @@ _FACTS: list[tuple[str, pa.DataType]] = [
     ("seekable", pa.bool_()),
     ("status", pa.string()),
     ("error", pa.string()),
+    ("remarks", pa.list_(pa.string())),
     ("content", pa.string()),
     ("size_bytes", pa.int64()),
     ("modified_ns", pa.int64()),
@@ -223,6 +224,7 @@ def _covered_roots(manifest: pq.ParquetFile) -> list[str]:
 def _recordings(table: pa.Table) -> Iterator[Recording]:
     for row in table.to_pylist():
         own = row.pop("own")
+        row["remarks"] = tuple(row["remarks"])
         yield Recording(**(row | own if own else row))
 
 

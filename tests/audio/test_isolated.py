@@ -74,13 +74,15 @@ def is_gone(pid: int) -> bool:
 
 def outcome(decoder: IsolatedDecoder, recording: Recording) -> tuple[str, float, str | None]:
     """What a run writes into the row of a recording that is one segment."""
-    if recording.status != "ok":
+    if not recording.has_sound:
         return (
             recording.status,
             recording.duration_s or 0.0 if recording.status == "too_short" else 0.0,
             recording.error,
         )
     span = one(decoder, Path(recording.absolute_path), recording.duration_s)
+    if span.status == "ok":
+        return recording.status, span.decoded_s, recording.error
     return span.status, span.decoded_s, span.error
 
 

@@ -46,11 +46,14 @@ def test_a_comment_without_zone_says_the_local_time_alone() -> None:
     assert parse_comment(comment) == CommentFacts(MAY, None)
 
 
-@pytest.mark.parametrize(
-    "comment", ["", "Recorded at dawn", "Recorded at 03:13:00 33/05/2025 (UTC) by AudioMoth 24F3 at"]
-)
+@pytest.mark.parametrize("comment", ["", "Recorded at dawn", "Recorded at 3:13 3/5/2025 by Anna"])
 def test_other_comments_say_nothing(comment: str) -> None:
     assert parse_comment(comment) == CommentFacts()
+
+
+def test_a_comment_with_an_impossible_date_says_so() -> None:
+    facts = parse_comment("Recorded at 03:13:00 33/05/2025 (UTC) by AudioMoth 24F3 at")
+    assert facts == CommentFacts(problem="the AudioMoth comment says 03:13:00 33/05/2025, which is no time")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +71,8 @@ def test_other_comments_say_nothing(comment: str) -> None:
 )
 def test_guano_timestamps(timestamp: str, start: datetime | None, offset_minutes: int | None) -> None:
     facts = parse_guano(f"GUANO|Version:1.0\r\nMake: Acme\r\nTimestamp: {timestamp}\r\n")
-    assert facts == GuanoFacts(start, offset_minutes)
+    problem = f"the GUANO timestamp {timestamp!r} is no time" if timestamp and start is None else None
+    assert facts == GuanoFacts(start, offset_minutes, problem=problem)
 
 
 @pytest.mark.parametrize(
