@@ -17,8 +17,9 @@ from naturelm.config.archive import ArchiveConfig
 from naturelm.errors import NaturelmError, RunStopped
 from naturelm.models.presets import known_weights, resolve
 from naturelm.recordings import Recording
+from naturelm.results.layout import writes_to
 from naturelm.results.lock import Lock
-from naturelm.results.output import Output, writes_to
+from naturelm.results.output import Output
 from naturelm.results.rows import AnsweredSegment, unread
 from naturelm.results.run_records import UPDATE_EVERY_S, RunRecord
 from naturelm.segments import Read
@@ -85,7 +86,7 @@ def process_archive(
     with lock:
         with writes_to(out):
             changes, todo = settle(scan, output, config, retry_failed=retry_failed, prune=prune)
-            run = RunRecord(out, paths, scan.recordings, config, output.analysis_hash)
+            run = RunRecord(out, paths, scan.recordings, config, output.analysis.hash)
         counts = Counts(recordings=Counter({"done before": todo.done_before}))
         reads = todo.reads(config.selection)
         silent = [unread(segment) for segment in todo.due if not segment.window_count]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -16,11 +15,12 @@ from naturelm.config.archive import ArchiveConfig
 from naturelm.machine import read_gpus, usable_cores
 from naturelm.models.presets import known_weights, resolve
 from naturelm.results.days import PublishedRecording
-from naturelm.results.output import ANALYSIS, RUNS, Output
-from naturelm.results.run_records import hardware
+from naturelm.results.layout import holds_results
+from naturelm.results.output import Output
+from naturelm.results.run_records import hardware, read_records
 from naturelm.results.scans import Manifests
 from naturelm.segments import Read, Segment
-from naturelm.storage import Location, list_files
+from naturelm.storage import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,17 @@ def forecast(paths: Sequence[Location], out: Location, config: ArchiveConfig, *,
     rate = None
     segment_windows = new_segment_windows(config)
     # A directory that no run has begun belongs to no analysis, and planning must not give it one.
-    if (out / ANALYSIS).exists():
+    if holds_results(out):
         model = known_weights(config.model.name)
         output = Output(
             out, config.analysis(model.revision or ""), config.model_dump(mode="json"), segment_windows
         )
-        published, staged, segment_windows = output.published(), output.staged(), output.segment_windows
-        rate = earlier_rate(out, output.analysis_hash)
+        published, staged, segment_windows = (
+            output.published.recordings(),
+            output.staged.ids(),
+            output.analysis.segment_windows,
+        )
+        rate = earlier_rate(out, output.analysis.hash)
     changes = compare(scan, published, out)
     manifest = Manifests(out).write(scan.own, scan.recordings, scan.scope, config.windows, segment_windows)
     # Rows that are carried over need no work, rows of replaced files do.
@@ -131,13 +135,12 @@ class Disk:
 def earlier_rate(out: Location, analysis_hash: str) -> Rate | None:
     """The rate of the newest run into `out` on hardware like this; None where there was none of any length."""
     here = hardware()
-    for file in sorted(list_files(out / RUNS), key=lambda file: file.relative_path, reverse=True):
+    for run in read_records(out):
         try:
-            run = json.loads(file.location.read_text(encoding="utf-8"))
             windows, wall_s = run["counts"]["windows"], run["counts"]["wall_s"]
             alike = run["analysis"] == analysis_hash and run["hardware"] == here
             started = run["started"]
-        except (OSError, ValueError, KeyError, TypeError):  # a run that was killed says nothing
+        except (KeyError, TypeError):  # a run that was killed says nothing
             continue
         if alike and windows >= _LEAST_WINDOWS and wall_s >= _LEAST_S:
             return Rate(windows / wall_s, f"the run of {started[:16].replace('T', ' ')} UTC")

@@ -85,24 +85,24 @@ def settle(
     scan: Scan, output: Output, config: ArchiveConfig, *, retry_failed: bool, prune: bool
 ) -> tuple[Changes, Todo]:
     """Bring what is published and staged in line with the archive, write the manifest, find what is to be done."""
-    published = output.published()
+    published = output.published.recordings()
     changes = compare(scan, published, output.directory)
     apply(changes, output, prune)
     if changes.moves or changes.stale or (prune and changes.vanished):
-        published = output.published()
+        published = output.published.recordings()
     retried = {old.recording_id for old in published if retry_failed and old.has_failed}
     staged = output.recover(old for old in published if old.recording_id not in retried)
     outdated = _outdated(scan, output, staged, prune)
-    output.unstage(outdated)
+    output.staged.remove(outdated)
     Manifests(output.directory).write(
-        scan.own, scan.recordings, scan.scope, config.windows, output.segment_windows
+        scan.own, scan.recordings, scan.scope, config.windows, output.analysis.segment_windows
     )
     todo = find_todo(
         [recording for recording in scan.recordings if recording.recording_id not in changes.kept_out],
         published,
         staged - outdated,
         config.windows,
-        output.segment_windows,
+        output.analysis.segment_windows,
         config.selection,
         retry_failed,
     )

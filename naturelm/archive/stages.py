@@ -16,7 +16,8 @@ from naturelm.audio.streaming import SAMPLE_RATE_HZ
 from naturelm.config.archive import ArchiveConfig
 from naturelm.errors import NaturelmError
 from naturelm.recordings import Recording
-from naturelm.results.rows import UNREACHABLE, AnsweredSegment
+from naturelm.results.rows import AnsweredSegment
+from naturelm.results.statuses import UNREACHABLE
 from naturelm.segments import Read, Segment
 from naturelm.storage import StorePath, location
 from naturelm.windows import Window

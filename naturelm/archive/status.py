@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from typing import Any, Literal
 from naturelm.archive.figures import Figures
 from naturelm.errors import NaturelmError
 from naturelm.machine import Gpu, process_exists
-from naturelm.results.output import ANALYSIS, RUNS
-from naturelm.results.run_records import UPDATE_EVERY_S
-from naturelm.storage import Location, list_files
+from naturelm.results.layout import check_results
+from naturelm.results.run_records import UPDATE_EVERY_S, read_records
+from naturelm.storage import Location
 
 # A record that is older belongs to a run that died, or whose disk or network did.
 _SILENT_AFTER_S = 4 * UPDATE_EVERY_S
@@ -60,17 +59,14 @@ def newest_run(directory: Location) -> RunStatus:
     NaturelmError
         There are no results, or no run has left a record that can be read.
     """
-    if not (directory / ANALYSIS).is_file():
-        raise NaturelmError(
-            f"{directory}: holds no results (no {ANALYSIS}); give the --out directory of naturelm process, or wait for "
-            "the end of its first scan"
-        )
-    for file in reversed(list_files(directory / RUNS)):
-        if file.relative_path.endswith(".json"):
-            # A record that is damaged says nothing; the one before it may.
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                return _status(json.loads(file.location.read_bytes()))
-    raise NaturelmError(f"{directory / RUNS}: holds no run's record that can be read")
+    check_results(directory)
+    for record in read_records(directory):
+        # A record that is damaged says nothing; the one before it may.
+        with suppress(KeyError, TypeError, ValueError):
+            return _status(record)
+    raise NaturelmError(
+        f"{directory}: holds no run's record that can be read; run naturelm process with this --out again"
+    )
 
 
 def _status(record: dict[str, Any]) -> RunStatus:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from naturelm.archive.selection import Selection, in_order
 from naturelm.config.archive import SelectionSettings, WindowSettings
 from naturelm.recordings import Recording
-from naturelm.results.days import NOT_FAILED, PublishedRecording
+from naturelm.results.days import PublishedRecording
+from naturelm.results.statuses import NOT_FAILED
 from naturelm.segments import Read, Segment, cut_segments, group_reads
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from naturelm.archive.figures import Counts
 from naturelm.config.archive import ArchiveConfig
-from naturelm.results.output import Output, writes_to
-from naturelm.results.rows import UNREACHABLE, AnsweredSegment, segment_tables
+from naturelm.results.layout import writes_to
+from naturelm.results.output import Output
+from naturelm.results.rows import AnsweredSegment, segment_tables
 from naturelm.results.schemas import ANSWERS, CAPTIONS, DETECTIONS
+from naturelm.results.statuses import UNREACHABLE
 from naturelm.segments import Day, Segment
 
 _COMMIT_THREADS = 4
@@ -77,7 +79,7 @@ class Committer:
 
     def _stage(self, answered: AnsweredSegment) -> dict[str, Any]:
         tables = segment_tables(answered, self._queries, self._model)
-        self._output.stage(answered.segment.id, tables)
+        self._output.staged.write(answered.segment.id, tables)
         return {
             "answers": tables[ANSWERS].num_rows,
             "captions": tables[CAPTIONS].num_rows,

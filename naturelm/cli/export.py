@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from naturelm.errors import NaturelmError
+from naturelm.results.analysis import read_analysis
 from naturelm.tables.errors import told
 from naturelm.tables.export import FORMATS, get_format
 from naturelm.tables.export.rows import Selection
 from naturelm.tables.interrupt import interruptible
 from naturelm.tables.labels import scientific_queries
-from naturelm.tables.query import open_tables, read_analysis
+from naturelm.tables.query import open_tables
 from naturelm.text import printable
 
 
@@ -55,7 +56,7 @@ def export(
     with interruptible(open_tables(directory, locked=True)) as connection:
         selection = Selection(
             connection,
-            scientific_queries(read_analysis(directory)),
+            scientific_queries(read_analysis(directory).queries),
             min_score,
             labels,
             queries,

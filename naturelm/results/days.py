@@ -17,10 +17,8 @@ import pyarrow.compute as pc
 from naturelm.recordings import Recording
 from naturelm.results.rows import later, reduce_recordings
 from naturelm.results.schemas import RECORDINGS, TABLES
+from naturelm.results.statuses import NOT_FAILED
 from naturelm.segments import Day
-
-NOT_FAILED = frozenset({"ok", "too_short"})
-"""Statuses of recordings for which trying again changes nothing."""
 
 PARTS = b"naturelm.parts"
 
@@ -49,7 +47,7 @@ class PublishedRecording:
     day : Day
         Where they are.
     status : str
-        See `rows.STATUSES`.
+        See `statuses.STATUSES`.
     parts : mapping of int to str, optional
         Where only some segments are published: their statuses by first window.
     """

@@ -21,10 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from naturelm.errors import NaturelmError
-from naturelm.results.output import writes_to
+from naturelm.results.layout import LOCK, writes_to
 from naturelm.storage import Location, write_whole
-
-LOCK = "_lock.json"
 
 _BEAT_S = 10.0
 # Three heartbeats missed, and a slow disk.

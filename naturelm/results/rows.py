@@ -21,14 +21,9 @@ from naturelm.results.schemas import (
     SCHEMA_VERSION,
     TABLES,
 )
+from naturelm.results.statuses import STATUSES
 from naturelm.segments import Day, Segment
 from naturelm.windows import Window
-
-# Worst last: the status of a recording is the worst of its segments'.
-STATUSES = ("ok", "too_short", "partial", "corrupt", "unsupported", "timeout", "crashed")
-
-# The place where the recording lies failed: nothing is known about the recording, and a later run tries again.
-UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ import platform
 import shutil
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from naturelm import __version__
 from naturelm.config.archive import ArchiveConfig
 from naturelm.machine import memory_bytes, processor, read_gpus, usable_cores
 from naturelm.recordings import Recording
-from naturelm.results.output import RUNS
+from naturelm.results.layout import RUNS
 from naturelm.results.schemas import SCHEMA_VERSION
-from naturelm.storage import Location, write_whole
+from naturelm.storage import Location, list_files, write_whole
 
 UPDATE_EVERY_S = 20.0
 """How often a run writes down how far it has come."""
@@ -76,6 +77,19 @@ class RunRecord:
     def _write(self) -> None:
         text = json.dumps(self._record, indent=2, ensure_ascii=False)
         write_whole(self._path, text.encode("utf-8", "surrogateescape"))
+
+
+def read_records(directory: Location) -> Iterator[dict[str, Any]]:
+    """The runs' records, newest first; those that a killed run left damaged are left out."""
+    for file in reversed(list_files(directory / RUNS)):
+        if not file.relative_path.endswith(".json"):
+            continue
+        record: Any = None
+        with suppress(OSError, ValueError):
+            # As it is written: paths may hold any bytes.
+            record = json.loads(file.location.read_bytes().decode("utf-8", "surrogateescape"))
+        if isinstance(record, dict):
+            yield record
 
 
 def _versions() -> dict[str, str]:

@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from naturelm.config.archive import WindowSettings
 from naturelm.recordings import Recording
 from naturelm.recordings.discovery import path_from_text, path_to_text
-from naturelm.results.output import write_table
+from naturelm.results.layout import PLANS
+from naturelm.results.parquet import write_table
 from naturelm.segments import cut_segments
 from naturelm.storage import Location, StorePath, is_url, list_files, location
 
-PLANS = "_plans"
 # Counts up when headers are read otherwise, too: what older manifests say of files is then not taken over.
 FORMAT = 2
 
@@ -198,7 +198,7 @@ class Manifests:
     def _newest_first(self) -> Iterator[Location]:
         try:
             files = [file for file in list_files(self._directory) if file.relative_path.endswith(".parquet")]
-        except NotADirectoryError:  # `Output` says what is wrong with that
+        except NotADirectoryError:  # `Output` reports what is wrong with that
             return
         for file in sorted(files, key=lambda file: file.modified_ns, reverse=True):
             yield file.location

@@ -89,3 +89,19 @@ SORT_KEYS: dict[str, list[str]] = {
     DETECTIONS: ["recording_id", "start_s", "query", "label"],
     CAPTIONS: ["recording_id", "start_s", "query"],
 }
+
+REVIEWS_SCHEMA = pa.schema(
+    [
+        ("recording_id", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("query", pa.string()),
+        ("label", pa.string()),
+        ("decision", pa.string()),
+        ("new_label", pa.string()),
+        ("reviewer", pa.string()),
+        ("reviewed_time", pa.timestamp("us", tz="UTC")),
+    ]
+)
+"""What people decided about detections. The first five columns name the detection, as in `detections`; `new_label` is
+null unless `decision` is relabel."""

@@ -7,22 +7,19 @@ access to the disk at all, but to a file system of its own that knows the tables
 from __future__ import annotations
 
 import os
-import re
 import threading
 from datetime import UTC, datetime
 from typing import Any
 
 from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
 
-from naturelm.results.output import STAGING
-from naturelm.results.schemas import ANSWERS, TABLES
-from naturelm.storage import Location, StoredFile, StorePath, find, list_files
+from naturelm.results.layout import day_path
+from naturelm.results.published import PublishedFiles
+from naturelm.results.schemas import TABLES
+from naturelm.results.staging import StagedFiles
+from naturelm.storage import Location, StorePath, find
 
 PREFIX = "results://"
-
-# Names with a leading underscore are being written.
-_PUBLISHED = re.compile(r"station=[^/]*/date=[^/]*/[^_/][^/]*\.parquet")
-_STAGED = re.compile(r"[^_/][^/]*\.parquet")
 
 
 class _SharedFile:
@@ -73,18 +70,21 @@ class ResultFiles(AbstractFileSystem):
         super().__init__()
         # Staged before published: a day that is published in between is found twice, which can be mended, and
         # not missed.
-        self.segments = _committed_segments(directory)
+        self._staged = StagedFiles(directory)
+        self.segments = self._staged.ids()
         self._lists: dict[str, list[str]] = {}
         self._paths: dict[str, Location] = {}
         for table in TABLES:
-            found = _named(directory / table, _PUBLISHED, recursive=True)
-            self._add(f"published/{table}", {file.relative_path: file.location for file in found})
+            found = PublishedFiles(directory).files(table)
+            self._add(f"published/{table}", {day_path(day): found[day] for day in sorted(found)})
 
-    def stage(self, directory: Location, segments: list[str]) -> None:
+    def stage(self, segments: list[str]) -> None:
         """Serve the staged files of these segments."""
         for table in TABLES:
-            names = [f"{segment}.parquet" for segment in segments]
-            self._add(f"staged/{table}", {name: directory / STAGING / table / name for name in names})
+            self._add(
+                f"staged/{table}",
+                {f"{segment}.parquet": self._staged.path(table, segment) for segment in segments},
+            )
 
     def has(self, folder: str) -> bool:
         """Whether there are files in `published/<table>` or `staged/<table>`."""
@@ -132,13 +132,3 @@ class ResultFiles(AbstractFileSystem):
         if found is None:
             raise FileNotFoundError(f"{path} is gone")
         return found.size_bytes, found.modified_ns / 1e9
-
-
-def _committed_segments(directory: Location) -> list[str]:
-    """Ids of the segments whose answers are staged, which is their commit."""
-    files = _named(directory / STAGING / ANSWERS, _STAGED)
-    return [file.relative_path.removesuffix(".parquet") for file in files]
-
-
-def _named(directory: Location, pattern: re.Pattern[str], recursive: bool = False) -> list[StoredFile]:
-    return [file for file in list_files(directory, recursive) if pattern.fullmatch(file.relative_path)]

@@ -56,17 +56,15 @@ def create_labels(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def scientific_queries(stored: Mapping[str, Any]) -> frozenset[str]:
+def scientific_queries(queries: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
     """Ids of the queries that ask for scientific names, by the words of their prompts.
 
     Parameters
     ----------
-    stored : mapping
-        From `naturelm.tables.query.read_analysis`. Labels of other queries count as common names: a name itself
-        does not tell ("Tawny owl" has the form of a binomial).
+    queries : mapping
+        `Analysis.queries`. Labels of other queries count as common names: a name itself does not tell ("Tawny owl" has
+        the form of a binomial).
     """
-    analysis = stored.get("analysis")
-    queries = analysis.get("queries", {}) if isinstance(analysis, dict) else {}
     return frozenset(
         name for name, query in queries.items() if _ASKS_SCIENTIFIC.search(str(query.get("prompt", "")))
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -15,7 +14,7 @@ from naturelm.errors import NaturelmError
 from naturelm.ids import file_recording_id
 from naturelm.recordings.discovery import path_from_text
 from naturelm.recordings.sound_files import can_seek, open_sound, read_frames
-from naturelm.results.output import RUNS
+from naturelm.results.run_records import read_records
 
 _WIDE_SUBTYPES = frozenset({"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_24", "ALAC_32"})
 
@@ -24,21 +23,8 @@ _BLOCK_FRAMES = 1 << 16
 
 def archive_roots(directory: Path) -> list[Path]:
     """Archive roots that runs into `directory` have read, newest run first, each once."""
-    runs: list[tuple[str, str, list[str]]] = []
-    for file in (directory / RUNS).glob("*.json"):
-        try:
-            run = json.loads(file.read_text(encoding="utf-8"))
-            roots = [str(root) for root in run["roots"]]
-            runs.append((str(run["started"]), file.name, roots))
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            KeyError,
-        ):  # a run that was killed while it wrote says nothing
-            continue
-    newest_first = sorted(runs, reverse=True)
-    return list(dict.fromkeys(Path(root) for _, _, roots in newest_first for root in roots))
+    roots = [root for record in read_records(directory) for root in record.get("roots", ())]
+    return list(dict.fromkeys(Path(path_from_text(root)) for root in roots))
 
 
 def locate_originals(

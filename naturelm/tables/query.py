@@ -10,13 +10,12 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import yaml
 
 from naturelm.errors import NaturelmError
-from naturelm.results.output import ANALYSIS
+from naturelm.results.layout import check_results
 from naturelm.results.rows import reduce_recordings
 from naturelm.results.schemas import PARTITION, RECORDINGS, TABLES
-from naturelm.storage import Location, StoreError, location
+from naturelm.storage import Location, location
 from naturelm.tables.errors import told, told_batches
 from naturelm.tables.events import create_events
 from naturelm.tables.files import PREFIX, ResultFiles
@@ -55,16 +54,7 @@ def open_tables(directory: str | Location, *, locked: bool = False) -> duckdb.Du
     directory = location(directory)
     if isinstance(directory, Path):
         directory = directory.absolute()
-    try:
-        holds_results = (directory / ANALYSIS).is_file()
-    except StoreError as error:
-        raise NaturelmError(
-            f"{directory}: cannot be read ({error.strerror}); check the URL and your credentials"
-        ) from None
-    if not holds_results:
-        raise NaturelmError(
-            f"{directory}: holds no results (no {ANALYSIS}); give the --out directory of naturelm process"
-        )
+    check_results(directory)
     with told():
         connection = _open_files(directory)
         create_labels(connection)
@@ -109,28 +99,6 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str, batch_rows: int) -> 
     return told_batches(reader, "the SQL")
 
 
-def read_analysis(directory: str | Location) -> dict[str, Any]:
-    """Read what determined the rows: the content of `analysis.yaml`.
-
-    Raises
-    ------
-    NaturelmError
-        The directory holds no results, or the file is damaged.
-    """
-    path = location(directory) / ANALYSIS
-    try:
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise NaturelmError(
-            f"{directory}: holds no results (no {ANALYSIS}); give the --out directory of naturelm process"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        stored = None
-    if not isinstance(stored, dict):
-        raise NaturelmError(f"{path}: is damaged; the tables can be read, the settings cannot")
-    return stored
-
-
 def _open_files(directory: Location) -> duckdb.DuckDBPyConnection:
     """A connection with the views of the tables."""
     for _ in range(3):
@@ -150,7 +118,7 @@ def _open_files(directory: Location) -> duckdb.DuckDBPyConnection:
         files = ResultFiles(directory)
         connection.register_filesystem(files)
         try:
-            _create_tables(connection, directory, files)
+            _create_tables(connection, files)
         except duckdb.Error as error:
             if "FileNotFoundError" not in str(error):
                 raise
@@ -167,9 +135,9 @@ def columns(table: str) -> list[str]:
     return [*names[:after], *PARTITION.names, *names[after:]]
 
 
-def _create_tables(connection: duckdb.DuckDBPyConnection, directory: Location, files: ResultFiles) -> None:
+def _create_tables(connection: duckdb.DuckDBPyConnection, files: ResultFiles) -> None:
     pending = _pending_segments(connection, files)
-    files.stage(directory, pending)
+    files.stage(pending)
     # Not in the schema `main`: these are for the views alone.
     connection.execute("CREATE SCHEMA staged")
     ids = pa.array(sorted({_recording_of(segment) for segment in pending}), pa.string())
@@ -194,7 +162,7 @@ def _pending_segments(connection: duckdb.DuckDBPyConnection, files: ResultFiles)
         return []
     ids = connection.sql(f"SELECT DISTINCT recording_id FROM {_published(RECORDINGS, files)}").fetchall()
     done = {recording for (recording,) in ids}
-    return [segment for segment in files.segments if _recording_of(segment) not in done]
+    return [segment for segment in sorted(files.segments) if _recording_of(segment) not in done]
 
 
 def _recording_of(segment_id: str) -> str:

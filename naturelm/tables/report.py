@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from naturelm import __version__
 from naturelm.errors import NaturelmError
-from naturelm.results.output import ANALYSIS, STAGING
-from naturelm.results.schemas import ANSWERS
+from naturelm.results.analysis import read_settings_text
+from naturelm.results.staging import StagedFiles
 from naturelm.tables.activity import create_station_hours, hours_of_day, station_activity
 from naturelm.tables.clips import best_detections
 from naturelm.tables.interrupt import interruptible
@@ -74,7 +74,7 @@ def render_report(directory: Path, clips_per_label: int = 3, archive: Path | Non
             made=dt.datetime.now(dt.UTC),
             totals=_totals(tables),
             roots=archive_roots(directory),
-            staged=sum(1 for _ in (directory / STAGING / ANSWERS).glob("*.parquet")),
+            staged=len(StagedFiles(directory).ids()),
             statuses=tables.execute(
                 "SELECT status, count(*), sum(duration_s) FROM recordings GROUP BY status ORDER BY 2 DESC, 1"
             ).fetchall(),
@@ -214,7 +214,7 @@ def _clips(
 
 
 def _settings(directory: Path) -> str:
-    text = (directory / ANALYSIS).read_text(encoding="utf-8", errors="replace")
+    text = read_settings_text(directory)
     cut = text[:MAX_SETTINGS_CHARACTERS]
     return cut if cut == text else cut + "\n… (cut)"
 

@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-import os
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from naturelm.errors import NaturelmError
+from naturelm.results.layout import REVIEWS
+from naturelm.results.parquet import read_table, write_table
+from naturelm.results.schemas import REVIEWS_SCHEMA
 from naturelm.storage import Location, list_files, location
 
 if TYPE_CHECKING:
     import duckdb
 
-REVIEWS = "reviews"
-
 Decision = Literal["agree", "disagree", "relabel"]
-
-SCHEMA = pa.schema(
-    [
-        ("recording_id", pa.string()),
-        ("start_s", pa.float64()),
-        ("end_s", pa.float64()),
-        ("query", pa.string()),
-        ("label", pa.string()),
-        ("decision", pa.string()),
-        ("new_label", pa.string()),
-        ("reviewer", pa.string()),
-        ("reviewed_time", pa.timestamp("us", tz="UTC")),
-    ]
-)
-"""The first five columns name the detection, as in `detections`; `new_label` is null unless `decision` is relabel."""
 
 MAX_LABEL_CHARACTERS = 200
 
@@ -102,12 +86,10 @@ def append_review(directory: Path, review: Review) -> Path:
     now = dt.datetime.now(dt.UTC)
     folder = directory / REVIEWS
     path = folder / f"{now:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}.parquet"
-    half_written = path.with_suffix(".part")
     try:
         folder.mkdir(exist_ok=True)
         row = asdict(review) | {"reviewed_time": now}
-        pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), half_written)
-        os.replace(half_written, path)
+        write_table(path, pa.Table.from_pylist([row], schema=REVIEWS_SCHEMA))
     except OSError as error:
         raise NaturelmError(
             f"{folder}: cannot be written ({error.strerror}); check its permissions"
@@ -118,12 +100,8 @@ def append_review(directory: Path, review: Review) -> Path:
 def read_reviews(directory: str | Location) -> pa.Table:
     """All decisions of a results directory, oldest first; empty where there are none."""
     files = list_files(location(directory) / REVIEWS)
-    tables = [
-        pq.read_table(pa.BufferReader(file.location.read_bytes()), schema=SCHEMA)
-        for file in files
-        if file.location.suffix == ".parquet"
-    ]
-    return pa.concat_tables([SCHEMA.empty_table(), *tables]).sort_by("reviewed_time")
+    tables = [read_table(file.location) for file in files if file.location.suffix == ".parquet"]
+    return pa.concat_tables([REVIEWS_SCHEMA.empty_table(), *tables]).sort_by("reviewed_time")
 
 
 def create_reviews(connection: duckdb.DuckDBPyConnection, directory: str | Location) -> None:

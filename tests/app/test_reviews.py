@@ -12,9 +12,9 @@ import pytest
 
 from naturelm.app.explore import MAX_ROWS, ORDERS, Filters, Results
 from naturelm.errors import NaturelmError
+from naturelm.results.layout import REVIEWS
+from naturelm.results.schemas import REVIEWS_SCHEMA
 from naturelm.tables.reviews import (
-    REVIEWS,
-    SCHEMA,
     Review,
     append_review,
     precision_interval,
@@ -51,7 +51,7 @@ def test_each_decision_is_one_row_with_time_and_reviewer(tmp_path: Path) -> None
     append_review(tmp_path, review(reviewer="Ada"))
     append_review(tmp_path, review(decision="relabel", new_label="Toad"))
     table = read_reviews(tmp_path)
-    assert table.schema == SCHEMA
+    assert table.schema == REVIEWS_SCHEMA
     assert table["decision"].to_pylist() == ["agree", "relabel"]
     assert table["new_label"].to_pylist() == [None, "Toad"]
     assert table["reviewer"].to_pylist() == ["Ada", "me"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from naturelm.results.output import Output
+from naturelm.results.published import PublishedFiles
 from tests.archive.stub_runs import process, record, rows, settings, tables
 
 NAMES = ["A/20240501_040000.wav", "A/20240501_050000.wav", "B/20240502_040000.wav"]
@@ -179,7 +179,7 @@ def test_crash_at_any_write_of_a_change_is_mended_by_the_next_run(
     (archive / NAMES[0]).rename(archive / target)
     (archive / NAMES[2]).unlink()
     writes = left = 0
-    original = Output._write_published
+    original = PublishedFiles.write
 
     def failing(*arguments, **options):
         nonlocal writes
@@ -188,7 +188,7 @@ def test_crash_at_any_write_of_a_change_is_mended_by_the_next_run(
             raise _PowerCut
         return original(*arguments, **options)
 
-    monkeypatch.setattr(Output, "_write_published", failing)
+    monkeypatch.setattr(PublishedFiles, "write", failing)
     for left in range(1, 30):
         writes = 0
         copy = tmp_path / f"copy{left}"

@@ -13,7 +13,7 @@ import pytest
 
 from naturelm.archive.stopping import Stop, parse_until, signals_ask
 from naturelm.errors import NaturelmError, RunStopped
-from naturelm.results.output import writes_to
+from naturelm.results.layout import writes_to
 
 
 @pytest.fixture

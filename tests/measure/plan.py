@@ -114,7 +114,7 @@ def _fill(archive: Path, out: Path) -> dict[str, Any]:
         tables = [segment_tables(_answer(segment), CONFIG.queries, "stub") for segment in whole]
         for name in TABLES:
             rows = pa.concat_tables([table[name].drop_columns(["station", "date"]) for table in tables])
-            output._write_published(name, day, rows)
+            output.published.write(name, day, rows, output.analysis.hash)
     return {"days": max(0, len(days) - 100)}
 
 

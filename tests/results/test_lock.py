@@ -14,7 +14,8 @@ import pytest
 
 from naturelm.errors import NaturelmError
 from naturelm.results import lock as lock_module
-from naturelm.results.lock import LOCK, Holder, Lock, read_lock
+from naturelm.results.layout import LOCK
+from naturelm.results.lock import Holder, Lock, read_lock
 
 
 @pytest.fixture(autouse=True)

@@ -53,7 +53,7 @@ def output(directory: Path, config: ArchiveConfig = CONFIG) -> Output:
 
 
 def stage(out: Output, result: AnsweredSegment) -> str:
-    out.stage(result.segment.id, segment_tables(result, CONFIG.queries, "pocket"))
+    out.staged.write(result.segment.id, segment_tables(result, CONFIG.queries, "pocket"))
     return result.segment.id
 
 
@@ -78,8 +78,8 @@ def test_published_day_holds_the_rows_of_its_segments_sorted(tmp_path):
     assert answers.sort_by([(key, "ascending") for key in SORT_KEYS["answers"]]) == answers
     assert published(tmp_path, "detections").num_rows == 8
     assert published(tmp_path, "captions")["caption"].to_pylist() == ["A sound."] * 8
-    assert out.staged() == set()
-    assert {old.recording_id for old in out.published()} == {f"{0:032x}", f"{1:032x}"}
+    assert out.staged.ids() == set()
+    assert {old.recording_id for old in out.published.recordings()} == {f"{0:032x}", f"{1:032x}"}
 
 
 def test_published_files_are_named_by_station_and_date_and_carry_schema_and_analysis(tmp_path):
@@ -169,8 +169,8 @@ def test_crash_leftovers_are_cleared_and_unpublished_segments_stay(tmp_path):
     stage(out, answered(waiting))
     half_written = tmp_path / "_staging" / "answers" / ".x.parquet.99.tmp"
     half_written.write_bytes(b"PAR1")
-    assert out.recover(out.published()) == {waiting.id}
-    assert out.staged() == {waiting.id}
+    assert out.recover(out.published.recordings()) == {waiting.id}
+    assert out.staged.ids() == {waiting.id}
     assert not half_written.exists()
 
 
@@ -191,7 +191,7 @@ def test_segment_without_its_answers_file_is_not_committed(tmp_path):
     segment = cut_segments(recording(), CONFIG.windows, 9)[0]
     stage(out, answered(segment))
     (tmp_path / "_staging" / "answers" / f"{segment.id}.parquet").unlink()
-    assert out.staged() == set()
+    assert out.staged.ids() == set()
 
 
 def test_another_analysis_is_refused_with_the_differing_settings(tmp_path):
@@ -216,7 +216,7 @@ def test_directory_of_another_schema_version_is_refused(tmp_path):
 def test_directory_keeps_the_segment_length_it_was_begun_with(tmp_path):
     output(tmp_path)
     again = Output(tmp_path, CONFIG.analysis("r"), CONFIG.model_dump(mode="json"), 999)
-    assert again.segment_windows == 2
+    assert again.analysis.segment_windows == 2
 
 
 def test_output_that_is_a_file_is_refused(tmp_path):

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from naturelm.results.output import ANALYSIS, STAGING, UNKNOWN, partition_value
+from naturelm.results.layout import ANALYSIS, STAGING, day_path
 from naturelm.results.schemas import (
     ANSWERS,
     CAPTIONS,
@@ -24,6 +24,7 @@ from naturelm.results.schemas import (
     SORT_KEYS,
     TABLES,
 )
+from naturelm.segments import Day
 
 Row = Mapping[str, Any]
 
@@ -108,11 +109,11 @@ def write_results(
     rows = {RECORDINGS: recordings, ANSWERS: answers, DETECTIONS: detections, CAPTIONS: captions}
     for name, table in rows.items():
         (directory / name).mkdir(parents=True, exist_ok=True)
-        days: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        days: dict[Day, list[Row]] = defaultdict(list)
         for row in table:
-            days[partition_value(row["station"] or ""), str(row["date"] or UNKNOWN)].append(row)
-        for (station, date), same in days.items():
-            path = directory / name / f"station={station}" / f"date={date}" / "part-0.parquet"
+            days[Day(row["station"] or "", str(row["date"] or ""))].append(row)
+        for day, same in days.items():
+            path = directory / name / day_path(day)
             path.parent.mkdir(parents=True)
             published = pa.Table.from_pylist([dict(row) for row in same], schema=TABLES[name])
             pq.write_table(published.sort_by([(key, "ascending") for key in SORT_KEYS[name]]), path)
@@ -190,7 +191,7 @@ def write_large(directory: Path, recordings: int = 5_000, detections_each: int =
             DETECTIONS: pa.table(arrays, schema=TABLES[DETECTIONS]),
         }
         for name, table in tables.items():
-            file = directory / name / f"station={station}" / f"date={row['date']}" / "part-0.parquet"
+            file = directory / name / day_path(Day(station, str(row["date"])))
             file.parent.mkdir(parents=True)
             pq.write_table(table, file, compression="zstd")
     return directory

@@ -173,8 +173,8 @@ def test_the_newest_runs_archive_is_looked_in_first(tmp_path: Path) -> None:
     results = write_results(tmp_path)
     (results / "_runs").mkdir()
     for name, started, roots in (
-        ("b", "2026-05-01", ["/old", "/both"]),
-        ("a", "2026-05-02", ["/new", "/both"]),
+        ("20260501", "2026-05-01", ["/old", "/both"]),
+        ("20260502", "2026-05-02", ["/new", "/both"]),
     ):
         (results / "_runs" / f"{name}.json").write_text(json.dumps({"started": started, "roots": roots}))
     (results / "_runs" / "killed.json").write_text('{"started": "2026-05-03", "ro')

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from naturelm.cli import main
+from naturelm.results.analysis import read_analysis
 from naturelm.tables.export import FORMATS, get_format
 from naturelm.tables.export.rows import LOADED, Selection
 from naturelm.tables.labels import scientific_queries
-from naturelm.tables.query import open_tables, read_analysis
+from naturelm.tables.query import open_tables
 from naturelm.text import flat, guard, unguard
 from tests.tables.make_tables import detection, recording, write_large, write_results
 
@@ -516,7 +517,7 @@ def test_flat_text_is_one_line_without_tabs(text):
 def test_recordings_come_in_order_each_once_with_all_their_detections(tmp_path):
     night = write_large(tmp_path / "night", recordings=40, detections_each=1_300)
     connection = open_tables(night)
-    selection = Selection(connection, scientific_queries(read_analysis(night)))
+    selection = Selection(connection, scientific_queries(read_analysis(night).queries))
     heard = list(selection.by_recording())
     assert [recording.position for recording, _ in heard] == list(range(1, 41))
     assert [len(detections) for _, detections in heard] == [1_300] * 40

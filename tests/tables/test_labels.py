@@ -6,8 +6,9 @@ import datetime as dt
 
 import pytest
 
+from naturelm.results.analysis import read_analysis
 from naturelm.tables.labels import label_key, scientific_queries
-from naturelm.tables.query import open_tables, read_analysis
+from naturelm.tables.query import open_tables
 from tests.tables.make_tables import detection, recording, write_results
 
 
@@ -47,5 +48,5 @@ def test_label_key_is_a_function_in_sql(tmp_path):
 
 
 def test_queries_that_ask_for_scientific_names_are_known_by_their_words(tmp_path):
-    assert scientific_queries(read_analysis(write_results(tmp_path))) == {"latin"}
+    assert scientific_queries(read_analysis(write_results(tmp_path)).queries) == {"latin"}
     assert scientific_queries({}) == set()

@@ -216,7 +216,7 @@ def test_what_the_job_commits_reads_the_same_before_and_after_publishing(tmp_pat
             name: pa.Table.from_pylist(rows_, schema=staged_schema(name))
             for name, rows_ in of_segment.items()
         }
-        output.stage(segment, tables)
+        output.staged.write(segment, tables)
 
     def everything():
         connection = open_tables(tmp_path / "night")

@@ -1,0 +1,74 @@
+"""Staged segments: committed, and waiting for the day that they belong to.
+
+A segment's rows are staged as one file per table, `answers` last: its presence is the segment's commit. Names and
+contents are deterministic, so that every step may be repeated after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+
+from naturelm.results.layout import STAGING, segment_of
+from naturelm.results.parquet import at_once, read_table, remove_all, write_table
+from naturelm.results.schemas import ANSWERS, TABLES
+from naturelm.storage import TEMPORARY, Location, StorePath, list_files
+
+_ORDER = [*(name for name in TABLES if name != ANSWERS), ANSWERS]
+
+
+class StagedFiles:
+    """The staged segments of an output directory.
+
+    Parameters
+    ----------
+    directory : Path or StorePath
+        The output directory.
+    """
+
+    def __init__(self, directory: Location) -> None:
+        self._directory = directory / STAGING
+
+    def create(self) -> None:
+        """Make the folders."""
+        for name in TABLES:
+            (self._directory / name).mkdir(parents=True, exist_ok=True)
+
+    def ids(self) -> set[str]:
+        """Ids of the segments that are committed here."""
+        return set(self._files(ANSWERS))
+
+    def path(self, table: str, segment_id: str) -> Location:
+        """Where a segment's rows of a table are."""
+        return self._directory / table / f"{segment_id}.parquet"
+
+    def read(self, table: str, segment_ids: Iterable[str]) -> list[pa.Table]:
+        """Rows of segments, a table for each."""
+        return at_once(read_table, (self.path(table, segment) for segment in segment_ids))
+
+    def write(self, segment_id: str, tables: Mapping[str, pa.Table]) -> None:
+        """Commit a segment's rows."""
+        for name in _ORDER:
+            write_table(self.path(name, segment_id), tables[name])
+
+    def remove(self, segment_ids: Iterable[str]) -> None:
+        """Remove segments."""
+        ids = list(segment_ids)
+        # `answers` first: without it the segment's other files count for nothing.
+        for name in reversed(_ORDER):
+            remove_all(self.path(name, segment) for segment in ids)
+
+    def clear(self) -> None:
+        """Remove what a crash left half-written: files, and segments without answers."""
+        if not isinstance(self._directory, StorePath):
+            for path in self._directory.rglob(f"*{TEMPORARY}"):
+                path.unlink(missing_ok=True)
+        committed = self.ids()
+        for name in _ORDER[:-1]:
+            remove_all(place for segment, place in self._files(name).items() if segment not in committed)
+
+    def _files(self, table: str) -> dict[str, Location]:
+        """A table's files by segment."""
+        found = ((segment_of(file.relative_path), file) for file in list_files(self._directory / table))
+        return {segment: file.location for segment, file in found if segment is not None}
