@@ -1,18 +1,7 @@
 """What recorders write into file names: the time, its UTC offset, the place, the station.
 
-Only patterns that a recorder is known to write are read; everything else is unknown, never guessed:
-
-====================================  ==========================================================
-`PREFIX_20190522_223000`              Song Meter, AudioMoth with its serial number, Swift
-`PREFIX_0+1_20171121$143444`          Song Meter with its channels
-`20190522_223000`, `20190522-223000`  AudioMoth, Olympus, Zoom
-`20091219T070006.789123+1130_00600`   Frontier Labs BAR-LT; also `2019-05-22T22:30:00Z`
-`S2024…+1000_E2024…_-12.3+78.9`       Frontier Labs, from one time to another; position
-`5B07DEA0`                            AudioMoth before 2019: seconds since 1970, hexadecimal, UTC
-`671629352.181204100002`              SoundTrap: serial number, `YYMMDDhhmmss`
-`20070513081940`                      fourteen digits that stand alone
-`2359-01012015`                       `hhmm-DDMMYYYY`
-====================================  ==========================================================
+Only the patterns of `PATTERNS` are read, each written by a known recorder; everything else is unknown, never guessed.
+docs/adding-a-recorder.md shows how to add one.
 """
 
 from __future__ import annotations
@@ -20,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -45,24 +35,74 @@ class NameFacts:
     station: str | None = None
 
 
-_CLOCK = re.compile(
-    r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<dash>[-_.]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)"
-    r"[T_$ \-]"
-    r"(?P<hour>\d\d)(?P<colon>[-:_.]?)(?P<minute>\d\d)(?P=colon)(?P<second>\d\d)(?!\d)"
-    r"(?:[.,](?P<fraction>\d{3,9})(?![0-9A-Za-z]))?"
-    r"(?P<offset>Z(?![A-Za-z])|[+-]\d\d:?\d\d(?!\d)|(?P<odd_offset>[+-]\d{1,7}(?!\d)))?"
+class NamePattern(NamedTuple):
+    """One way of writing a time into a file name.
+
+    Attributes
+    ----------
+    recorders : str
+        What writes such names.
+    example : str
+        Such a name.
+    regex : re.Pattern
+        Searched for in the name with its extension. Groups by name: `year` (two or four digits), `month`, `day`,
+        `hour`, `minute`, and where the recorder writes them `second`, `fraction` (digits after the decimal point),
+        `offset` (`Z`, `+0200`, `-03:30`), `station`; or instead of all these, `unix_seconds` (hexadecimal, UTC).
+        With a match of `doubtful_offset` even the local time is in doubt, and the pattern does not count. Without a
+        group `station`, the text before the time is the station where it is written as `STATION_20190522_223000`.
+    """
+
+    recorders: str
+    example: str
+    regex: re.Pattern[str]
+
+
+PATTERNS: tuple[NamePattern, ...] = (
+    NamePattern(
+        "AudioMoth before 2019: seconds since 1970 in hexadecimal",
+        "5B07DEA0.WAV",
+        # Eight decimal digits are more likely a date or a counter.
+        re.compile(r"^(?!\d{8}\.)(?P<unix_seconds>[0-9A-F]{8})(?=\.[^.]+$)"),
+    ),
+    NamePattern(
+        "Song Meter, AudioMoth, Swift, Olympus, Zoom, Frontier Labs BAR-LT",
+        "S4A03895_20190522_223000.wav",
+        re.compile(
+            r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<dash>[-_.]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)"
+            r"[T_$ \-]"
+            r"(?P<hour>\d\d)(?P<colon>[-:_.]?)(?P<minute>\d\d)(?P=colon)(?P<second>\d\d)(?!\d)"
+            r"(?:[.,](?P<fraction>\d{3,9})(?![0-9A-Za-z]))?"
+            # `123456-9_` may be an offset cut short.
+            r"(?P<offset>Z(?![A-Za-z])|[+-]\d\d:?\d\d(?!\d)|(?P<doubtful_offset>[+-]\d{1,7}(?!\d)))?"
+        ),
+    ),
+    NamePattern(
+        "SoundTrap: serial number, then yymmddhhmmss",
+        "671629352.181204100002.wav",
+        re.compile(
+            r"^\d+\.(?P<year>\d\d)(?P<month>\d\d)(?P<day>\d\d)"
+            r"(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)(?![0-9A-Za-z])"
+        ),
+    ),
+    NamePattern(
+        "several: fourteen digits that stand alone",
+        "20070513081940.wav",
+        re.compile(
+            r"(?<![0-9A-Za-z])(?P<year>(?:19|20)\d\d)(?P<month>\d\d)(?P<day>\d\d)"
+            r"(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)(?![0-9A-Za-z])"
+        ),
+    ),
+    NamePattern(
+        "several: hhmm-ddmmyyyy",
+        "2359-01012015.mp3",
+        re.compile(
+            r"(?<![0-9A-Za-z])(?P<hour>\d\d)(?P<minute>\d\d)-"
+            r"(?P<day>\d\d)(?P<month>\d\d)(?P<year>(?:19|20)\d\d)(?![0-9A-Za-z])"
+        ),
+    ),
 )
-_FOURTEEN_DIGITS = re.compile(
-    r"(?<![0-9A-Za-z])(?P<year>(?:19|20)\d\d)(?P<month>\d\d)(?P<day>\d\d)"
-    r"(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)(?![0-9A-Za-z])"
-)
-_SOUNDTRAP = re.compile(
-    r"^\d+\.(?P<year>\d\d)(?P<month>\d\d)(?P<day>\d\d)(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)(?![0-9A-Za-z])"
-)
-_CLOCK_FIRST = re.compile(
-    r"(?<![0-9A-Za-z])(?P<hour>\d\d)(?P<minute>\d\d)-(?P<day>\d\d)(?P<month>\d\d)(?P<year>(?:19|20)\d\d)(?![0-9A-Za-z])"
-)
-_HEXADECIMAL = re.compile(r"[0-9A-F]{8}(?=\.[^.]+$)")
+"""Tried in this order; the first that gives a possible time counts."""
+
 _SIGNED_POSITION = re.compile(r"(?<=[_ \[(])([+-]\d{1,2}(?:\.\d+)?)([+-]\d{1,3}(?:\.\d+)?)(?!\.?\d)")
 _SPACED_POSITION = re.compile(r"(?<=[_ \[(])(-?\d{1,2}\.\d+)[ ,]+(-?\d{1,3}\.\d+)(?=[_ \])])")
 _STATION = re.compile(
@@ -92,19 +132,19 @@ def parse_name(name: str) -> NameFacts:
     >>> parse_name("weird20180801_240000-1030.wav").start_local
     datetime.datetime(2018, 8, 2, 0, 0)
     """
-    if match := _HEXADECIMAL.match(name):
-        return _audiomoth_seconds(match[0])
-    for pattern in (_CLOCK, _SOUNDTRAP, _FOURTEEN_DIGITS, _CLOCK_FIRST):
-        match = pattern.search(name)
-        # `123456-9_` may be an offset cut short: then even the local time is in doubt.
-        if match is None or match.groupdict().get("odd_offset"):
+    for pattern in PATTERNS:
+        match = pattern.regex.search(name)
+        if match is None:
             continue
-        start_local = _datetime(match)
-        offset_minutes = _offset_minutes(match.groupdict().get("offset"))
+        written = match.groupdict()
+        if written.get("doubtful_offset"):
+            continue
+        start_local = _unix_time(written) if written.get("unix_seconds") else _local_time(written)
         if start_local is None:
             continue
         latitude, longitude = _position(name[match.end() :])
-        return NameFacts(start_local, offset_minutes, latitude, longitude, _station(name))
+        station = written.get("station") or _station(name)
+        return NameFacts(start_local, _offset_minutes(written), latitude, longitude, station)
     return NameFacts()
 
 
@@ -116,25 +156,22 @@ def _station(name: str) -> str | None:
     return match["station"]
 
 
-def _audiomoth_seconds(digits: str) -> NameFacts:
-    # Eight decimal digits are more likely a date or a counter than a time in hexadecimal.
-    start = datetime.fromtimestamp(int(digits, 16), UTC)
-    if digits.isdecimal() or not _AUDIOMOTH_FIRST <= start.year <= _AUDIOMOTH_LAST:
-        return NameFacts()
-    return NameFacts(start_local=start.replace(tzinfo=None), utc_offset_minutes=0)
+def _unix_time(written: dict[str, str]) -> datetime | None:
+    start = datetime.fromtimestamp(int(written["unix_seconds"], 16), UTC).replace(tzinfo=None)
+    return start if _AUDIOMOTH_FIRST <= start.year <= _AUDIOMOTH_LAST else None
 
 
-def _datetime(match: re.Match[str]) -> datetime | None:
-    parts = match.groupdict()
-    year = int(parts["year"])
-    hour, minute, second = int(parts["hour"]), int(parts["minute"]), int(parts.get("second") or 0)
+def _local_time(written: dict[str, str]) -> datetime | None:
+    year, month, day, hour, minute, second = (
+        int(written.get(unit) or 0) for unit in ("year", "month", "day", "hour", "minute", "second")
+    )
     midnight_after = (hour, minute, second) == (24, 0, 0)
-    microsecond = int((parts.get("fraction") or "0").ljust(6, "0")[:6])
+    microsecond = int((written.get("fraction") or "0").ljust(6, "0")[:6])
     try:
         start = datetime(
             year if year > 99 else 2000 + year,
-            int(parts["month"]),
-            int(parts["day"]),
+            month,
+            day,
             0 if midnight_after else hour,
             minute,
             second,
@@ -145,7 +182,8 @@ def _datetime(match: re.Match[str]) -> datetime | None:
     return start + timedelta(days=1) if midnight_after else start
 
 
-def _offset_minutes(text: str | None) -> int | None:
+def _offset_minutes(written: dict[str, str]) -> int | None:
+    text = "Z" if written.get("unix_seconds") else written.get("offset")
     if text is None:
         return None
     if text == "Z":

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from naturelm.recordings.names import NameFacts, parse_name
+from naturelm.recordings.names import PATTERNS, NameFacts, parse_name
 from tests.paths import DATA
 
 # Real names with the facts they encode (QUT Ecoacoustics, EMU fixtures, MIT licence).
@@ -87,3 +87,10 @@ def test_nothing_is_invented(name: str) -> None:
 def test_no_place_on_earth_and_a_receiver_without_fix_are_no_position() -> None:
     assert parse_name("20160801T065052+1000_REC_[-97.5+153.1].flac").latitude is None
     assert parse_name("20160801T065052+1000_REC_[+0.0000+0.0000].flac").latitude is None
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=[pattern.example for pattern in PATTERNS])
+def test_every_pattern_reads_its_example_and_no_earlier_pattern_hides_it(pattern) -> None:
+    first = next(p for p in PATTERNS if p.regex.search(pattern.example))
+    assert first is pattern
+    assert parse_name(pattern.example).start_local is not None
