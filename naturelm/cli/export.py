@@ -10,14 +10,14 @@ from naturelm.errors import NaturelmError
 from naturelm.results.analysis import read_analysis
 from naturelm.tables.errors import told
 from naturelm.tables.export import FORMATS, get_format
-from naturelm.tables.export.rows import Selection
+from naturelm.tables.export.rows import ExportSource
 from naturelm.tables.interrupt import interruptible
 from naturelm.tables.labels import scientific_queries
 from naturelm.tables.query import open_tables
 from naturelm.text import printable
 
 
-@click.command(epilog="\b\n" + "\n".join(f"{name:16}{about}" for name, about in FORMATS.items()))
+@click.command(epilog="\b\n" + "\n".join(f"{name:16}{get_format(name).SUMMARY}" for name in FORMATS))
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--format", "form", required=True, metavar="FORMAT", help="One of those below.")
 @click.option(
@@ -54,7 +54,7 @@ def export(
     """
     module = get_format(form)
     with interruptible(open_tables(directory, locked=True)) as connection:
-        selection = Selection(
+        source = ExportSource(
             connection,
             scientific_queries(read_analysis(directory).queries),
             min_score,
@@ -65,7 +65,7 @@ def export(
         )
         try:
             with told():
-                saved = module.save(selection, out)
+                saved = module.save(source, out)
         except OSError as error:
             raise NaturelmError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
     what = "events" if events else "detections"

@@ -1,7 +1,7 @@
 """What recorders write into file names: the time, its UTC offset, the place, the station.
 
 Only the patterns of `PATTERNS` are read, each written by a known recorder; everything else is unknown, never guessed.
-docs/adding-a-recorder.md shows how to add one.
+docs/contributing/adding-a-recorder.md shows how to add one.
 """
 
 from __future__ import annotations

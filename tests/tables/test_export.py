@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from naturelm.cli import main
 from naturelm.results.analysis import read_analysis
 from naturelm.tables.export import FORMATS, get_format
-from naturelm.tables.export.rows import LOADED, Selection
+from naturelm.tables.export.rows import LOADED, ExportSource
 from naturelm.tables.labels import scientific_queries
 from naturelm.tables.query import open_tables
 from naturelm.text import flat, guard, unguard
+from tests.paths import REPO
 from tests.tables.make_tables import detection, recording, write_large, write_results
 
 EVENING = dt.datetime(2026, 5, 1, 20)
@@ -89,6 +90,11 @@ def night(tmp_path):
 
 
 # --- all formats
+
+
+def test_the_guide_lists_every_format_and_no_other():
+    rows = re.findall(r"^\| (`.*?`) \|", (REPO / "docs/guides/exports.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(re.findall(r"`([\w-]+)`", " ".join(rows))) == sorted(FORMATS)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -190,7 +196,7 @@ def test_unknown_format_and_unfit_out_are_told(night, tmp_path):
         assert len(result.output.splitlines()) == 1
         return result.output
 
-    assert "format is 'xlsx'; give one of raven, audacity" in told("xlsx", tmp_path / "x")
+    assert "format is 'xlsx'; give one of audacity, birdnet-csv" in told("xlsx", tmp_path / "x")
     file = tmp_path / "file"
     file.write_text("x")
     for form in FORMATS:
@@ -517,8 +523,8 @@ def test_flat_text_is_one_line_without_tabs(text):
 def test_recordings_come_in_order_each_once_with_all_their_detections(tmp_path):
     night = write_large(tmp_path / "night", recordings=40, detections_each=1_300)
     connection = open_tables(night)
-    selection = Selection(connection, scientific_queries(read_analysis(night).queries))
-    heard = list(selection.by_recording())
+    source = ExportSource(connection, scientific_queries(read_analysis(night).queries))
+    heard = list(source.by_recording())
     assert [recording.position for recording, _ in heard] == list(range(1, 41))
     assert [len(detections) for _, detections in heard] == [1_300] * 40
     keys = [(recording.station, recording.start_local) for recording, _ in heard]

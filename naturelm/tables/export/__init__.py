@@ -1,28 +1,31 @@
-"""Detections in the formats of other tools, one module each with `save` and `load`."""
+"""Detections in the formats of other tools: one module of this folder for each format, with its name.
+
+docs/contributing/adding-an-export.md shows how to add one.
+"""
 
 from __future__ import annotations
 
+import pkgutil
 from importlib import import_module
 from typing import Protocol, cast
 
 from naturelm.errors import NaturelmError
 from naturelm.tables.export.rows import Load, Save
 
-FORMATS = {
-    "raven": "Raven selection tables: one per recording, or all in one where --out ends in .txt",
-    "audacity": "Audacity labels, one file per recording",
-    "kaleidoscope": "Kaleidoscope CSV",
-    "birdnet-csv": "BirdNET-Analyzer CSV",
-    "birdnet-parquet": "BirdNET-Analyzer's columns as Parquet",
-    "camtrap-dp": "Camtrap DP package (deployments, media, observations), a directory",
-    "csv": "every column, safe to open in a spreadsheet",
-    "geojson": "one feature per detection, at its station",
-}
+_NO_FORMATS = {"rows"}
+
+FORMATS = tuple(
+    module.name.replace("_", "-")
+    for module in pkgutil.iter_modules(__path__)
+    if module.name not in _NO_FORMATS
+)
+"""Names of the formats: those of their modules, with hyphens."""
 
 
 class Format(Protocol):
-    """What a module of a format has."""
+    """What the module of a format has; `SUMMARY` describes it in `export --help`."""
 
+    SUMMARY: str
     save: Save
     load: Load
 
@@ -37,4 +40,4 @@ def get_format(name: str) -> Format:
     """
     if name not in FORMATS:
         raise NaturelmError(f"format is {name!r}; give one of {', '.join(FORMATS)}")
-    return cast(Format, import_module(f"naturelm.tables.export.{name.replace('-', '_')}"))
+    return cast(Format, import_module(f"{__name__}.{name.replace('-', '_')}"))

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from naturelm.tables.export.rows import Detection, FileNames, LoadedRow, Saved, Selection, loaded
+from naturelm.tables.export.rows import Detection, ExportSource, FileNames, LoadedRow, Saved, loaded
 from naturelm.tables.output import whole_file
 from naturelm.text import flat, guard, unguard
 
+SUMMARY = "Audacity labels, one file per recording"
 SUFFIX = ".labels.txt"
 _LABEL = re.compile(r"(.*) \((\d(?:\.\d+)?)\)", re.DOTALL)
 
 
-def save(selection: Selection, out: Path) -> Saved:
+def save(source: ExportSource, out: Path) -> Saved:
     """Write one label file per recording below `out`; a silent recording's is empty."""
     saved, names = Saved(), FileNames(out, SUFFIX)
-    for recording, detections in selection.by_recording():
+    for recording, detections in source.by_recording():
         with whole_file(names.path(recording)) as file:
             file.writelines(_line(found) for found in detections)
         saved.detections += len(detections)

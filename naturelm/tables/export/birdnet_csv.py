@@ -7,22 +7,23 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from naturelm.tables.export.rows import LoadedRow, Saved, Selection, check_file, loaded, number
+from naturelm.tables.export.rows import ExportSource, LoadedRow, Saved, check_file, loaded, number
 from naturelm.tables.output import csv_writer, whole_file
 from naturelm.text import flat, guard, unguard
 
+SUMMARY = "BirdNET-Analyzer CSV"
 HEADER = ["Start (s)", "End (s)", "Scientific name", "Common name", "Confidence", "File"]
 
 
-def save(selection: Selection, out: Path) -> Saved:
+def save(source: ExportSource, out: Path) -> Saved:
     """Write one CSV. Only the name that the query asked for is filled in."""
     check_file(out)
     saved = Saved()
     with whole_file(out) as file:
         writer = csv_writer(file)
         writer.writerow(HEADER)
-        for recording, detections in selection.by_recording():
-            path = guard(flat(selection.path(recording)))
+        for recording, detections in source.by_recording():
+            path = guard(flat(source.path(recording)))
             writer.writerows(
                 (
                     found.start_s,

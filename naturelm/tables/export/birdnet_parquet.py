@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from naturelm.tables.export.birdnet_csv import HEADER
-from naturelm.tables.export.rows import LOADED, Saved, Selection, check_file
+from naturelm.tables.export.rows import LOADED, ExportSource, Saved, check_file
 from naturelm.tables.output import whole_file
 
+SUMMARY = "BirdNET-Analyzer's columns as Parquet"
 SCHEMA = pa.schema(
     [
         pa.field(name, pa.float64() if name in ("Start (s)", "End (s)", "Confidence") else pa.string())
@@ -20,14 +21,14 @@ SCHEMA = pa.schema(
 _GROUP_ROWS = 100_000
 
 
-def save(selection: Selection, out: Path) -> Saved:
+def save(source: ExportSource, out: Path) -> Saved:
     """Write one Parquet file. Only the name that the query asked for is filled in."""
     check_file(out)
     saved = Saved()
     rows: list[tuple[float, float, str | None, str | None, float | None, str]] = []
     with whole_file(out, "wb") as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-        for recording, detections in selection.by_recording():
-            path = selection.path(recording)
+        for recording, detections in source.by_recording():
+            path = source.path(recording)
             rows.extend(
                 (found.start_s, found.end_s, found.scientific_name, found.common_name, found.score, path)
                 for found in detections

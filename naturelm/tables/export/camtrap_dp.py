@@ -17,10 +17,19 @@ from typing import Any
 import pyarrow as pa
 
 from naturelm.errors import NaturelmError
-from naturelm.tables.export.rows import Detection, LoadedRow, Recording, Saved, Selection, loaded, number
+from naturelm.tables.export.rows import (
+    Detection,
+    ExportedRecording,
+    ExportSource,
+    LoadedRow,
+    Saved,
+    loaded,
+    number,
+)
 from naturelm.tables.output import csv_writer, whole_file
 from naturelm.text import flat, guard, unguard
 
+SUMMARY = "Camtrap DP package (deployments, media, observations), a directory"
 VERSION = "1.0"
 _SCHEMAS = f"https://raw.githubusercontent.com/tdwg/camtrap-dp/{VERSION}"
 
@@ -72,7 +81,7 @@ class _Deployment:
     starts: list[str] = field(default_factory=list)
     zoned: bool = True
 
-    def add(self, recording: Recording) -> None:
+    def add(self, recording: ExportedRecording) -> None:
         if recording.latitude is not None and recording.longitude is not None and self.position is None:
             self.position = (recording.latitude, recording.longitude)
         ends = [_timestamp(recording, 0.0), _timestamp(recording, recording.sound_s)]
@@ -80,7 +89,7 @@ class _Deployment:
         self.zoned &= recording.start_time is not None
 
 
-def save(selection: Selection, out: Path) -> Saved:
+def save(source: ExportSource, out: Path) -> Saved:
     """Write a package into the directory `out`. Paths are relative to the archive's root.
 
     A label of a query that asks for common names is the observation's comment: the standard has a column for
@@ -99,7 +108,7 @@ def save(selection: Selection, out: Path) -> Saved:
         media, observations = csv_writer(media_file), csv_writer(observations_file)
         media.writerow(MEDIA)
         observations.writerow(OBSERVATIONS)
-        for recording, detections in selection.by_recording():
+        for recording, detections in source.by_recording():
             station = recording.station or _UNKNOWN_STATION
             deployments.setdefault(station, _Deployment(station)).add(recording)
             media.writerow(_medium(recording, station))
@@ -119,7 +128,7 @@ def save(selection: Selection, out: Path) -> Saved:
     return saved
 
 
-def _timestamp(recording: Recording, start_s: float) -> str:
+def _timestamp(recording: ExportedRecording, start_s: float) -> str:
     """ISO 8601 with a zone, as the standard wants; without one where the recorder's offset is not known."""
     time = recording.time_at(start_s)
     if time is not None:
@@ -128,7 +137,7 @@ def _timestamp(recording: Recording, start_s: float) -> str:
     return local.strftime("%Y-%m-%dT%H:%M:%S") if local else ""
 
 
-def _medium(recording: Recording, station: str) -> list[Any]:
+def _medium(recording: ExportedRecording, station: str) -> list[Any]:
     path = recording.path
     return [
         recording.recording_id,
@@ -143,7 +152,7 @@ def _medium(recording: Recording, station: str) -> list[Any]:
     ]
 
 
-def _observation(recording: Recording, station: str, index: int, found: Detection) -> list[Any]:
+def _observation(recording: ExportedRecording, station: str, index: int, found: Detection) -> list[Any]:
     observation = f"{recording.recording_id}-{index:06d}"
     return [
         observation,

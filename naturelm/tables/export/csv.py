@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from naturelm.tables.export.rows import LoadedRow, Saved, Selection, check_file, loaded, number
+from naturelm.tables.export.rows import ExportSource, LoadedRow, Saved, check_file, loaded, number
 from naturelm.tables.output import csv_writer, whole_file
 from naturelm.text import guard, unguard
 
+SUMMARY = "every column, safe to open in a spreadsheet"
 HEADER = [
     "recording_id",
     "path",
@@ -31,17 +32,17 @@ HEADER = [
 ]
 
 
-def save(selection: Selection, out: Path) -> Saved:
+def save(source: ExportSource, out: Path) -> Saved:
     """Write one CSV."""
     check_file(out)
     saved = Saved()
     with whole_file(out) as file:
         writer = csv_writer(file)
         writer.writerow(HEADER)
-        for recording, detections in selection.by_recording():
+        for recording, detections in source.by_recording():
             where = (
                 recording.recording_id,
-                guard(selection.path(recording)),
+                guard(source.path(recording)),
                 guard(recording.station),
                 recording.date or "",
             )

@@ -8,19 +8,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from naturelm.tables.export.rows import Detection, Recording, Saved, Selection, check_file, loaded
+from naturelm.tables.export.rows import Detection, ExportedRecording, ExportSource, Saved, check_file, loaded
 from naturelm.tables.output import whole_file
 
+SUMMARY = "one feature per detection, at its station"
 
-def save(selection: Selection, out: Path) -> Saved:
+
+def save(source: ExportSource, out: Path) -> Saved:
     """Write one FeatureCollection, a feature per line."""
     check_file(out)
     saved, unplaced = Saved(), 0
     with whole_file(out) as file:
         file.write('{"type": "FeatureCollection", "features": [')
         separator = "\n"
-        for recording, detections in selection.by_recording():
-            path = selection.path(recording)
+        for recording, detections in source.by_recording():
+            path = source.path(recording)
             for found in detections:
                 file.write(separator + json.dumps(_feature(path, recording, found), ensure_ascii=False))
                 separator = ",\n"
@@ -35,7 +37,7 @@ def save(selection: Selection, out: Path) -> Saved:
     return saved
 
 
-def _feature(path: str, recording: Recording, found: Detection) -> dict[str, Any]:
+def _feature(path: str, recording: ExportedRecording, found: Detection) -> dict[str, Any]:
     local, time = recording.local_at(found.start_s), recording.time_at(found.start_s)
     return {
         "type": "Feature",
@@ -55,7 +57,7 @@ def _feature(path: str, recording: Recording, found: Detection) -> dict[str, Any
     }
 
 
-def _geometry(recording: Recording) -> dict[str, Any] | None:
+def _geometry(recording: ExportedRecording) -> dict[str, Any] | None:
     if recording.latitude is None or recording.longitude is None:
         return None
     return {"type": "Point", "coordinates": [recording.longitude, recording.latitude]}

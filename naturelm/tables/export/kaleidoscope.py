@@ -10,10 +10,11 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
-from naturelm.tables.export.rows import LoadedRow, Saved, Selection, check_file, loaded, number
+from naturelm.tables.export.rows import ExportSource, LoadedRow, Saved, check_file, loaded, number
 from naturelm.tables.output import csv_writer, whole_file
 from naturelm.text import flat, guard, unguard
 
+SUMMARY = "Kaleidoscope CSV"
 HEADER = [
     "INDIR",
     "FOLDER",
@@ -31,17 +32,17 @@ HEADER = [
 ]
 
 
-def save(selection: Selection, out: Path) -> Saved:
+def save(source: ExportSource, out: Path) -> Saved:
     """Write one CSV; dates and times are the recorder's clock at the detection."""
     check_file(out)
     saved = Saved()
     with whole_file(out) as file:
         writer = csv_writer(file)
         writer.writerow(HEADER)
-        for recording, detections in selection.by_recording():
+        for recording, detections in source.by_recording():
             path = PurePosixPath(recording.path)
             folder = "" if path.parent == PurePosixPath(".") else str(path.parent)
-            where = [guard(flat(text)) for text in (selection.archive, folder, path.name)]
+            where = [guard(flat(text)) for text in (source.archive, folder, path.name)]
             for found in detections:
                 local = recording.local_at(found.start_s)
                 time = (

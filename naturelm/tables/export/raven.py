@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from naturelm.tables.export.rows import (
     Detection,
+    ExportedRecording,
+    ExportSource,
     FileNames,
     LoadedRow,
-    Recording,
     Saved,
-    Selection,
     check_file,
     loaded,
     number,
@@ -27,6 +27,7 @@ from naturelm.tables.export.rows import (
 from naturelm.tables.output import csv_writer, whole_file
 from naturelm.text import flat, guard, unguard
 
+SUMMARY = "Raven selection tables: one per recording, or all in one where --out ends in .txt"
 HEADER = [
     "Selection",
     "View",
@@ -48,29 +49,29 @@ LIST_SUFFIX = ".listfile.txt"
 _DECIMALS = 6
 
 
-def save(selection: Selection, out: Path) -> Saved:
+def save(source: ExportSource, out: Path) -> Saved:
     """Write one table to `out` where it ends in `.txt`, otherwise one per recording below it."""
     if out.suffix.lower() == ".txt":
-        return _save_combined(selection, out)
+        return _save_combined(source, out)
     saved, names = Saved(), FileNames(out, SUFFIX)
-    for recording, detections in selection.by_recording():
+    for recording, detections in source.by_recording():
         with whole_file(names.path(recording)) as file:
             writer = csv_writer(file, delimiter="\t")
             writer.writerow(HEADER)
-            writer.writerows(_rows(selection.path(recording), recording, detections, 1, 0.0))
+            writer.writerows(_rows(source.path(recording), recording, detections, 1, 0.0))
         saved.detections += len(detections)
         saved.recordings += 1
     return saved
 
 
-def _save_combined(selection: Selection, out: Path) -> Saved:
+def _save_combined(source: ExportSource, out: Path) -> Saved:
     check_file(out)
     saved, sound_s = Saved(), 0.0
     with whole_file(out) as file, whole_file(out.with_name(out.stem + LIST_SUFFIX)) as listed:
         writer = csv_writer(file, delimiter="\t")
         writer.writerow(HEADER)
-        for recording, detections in selection.by_recording():
-            path = selection.path(recording)
+        for recording, detections in source.by_recording():
+            path = source.path(recording)
             writer.writerows(_rows(path, recording, detections, saved.detections + 1, sound_s))
             # A silent recording takes its time too; one without any sound cannot be opened and takes none.
             if recording.sound_s > 0:
@@ -82,7 +83,7 @@ def _save_combined(selection: Selection, out: Path) -> Saved:
 
 
 def _rows(
-    path: str, recording: Recording, detections: list[Detection], first: int, offset_s: float
+    path: str, recording: ExportedRecording, detections: list[Detection], first: int, offset_s: float
 ) -> list[tuple[Any, ...]]:
     path = guard(flat(path))
     high_hz = recording.high_hz

@@ -38,7 +38,7 @@ _MAX_NAME_BYTES = 160
 _MODEL_NYQUIST_HZ = 8_000.0
 
 
-class Recording(NamedTuple):
+class ExportedRecording(NamedTuple):
     """A row of `recordings`, in the order of the export; `position` counts from 1."""
 
     position: int
@@ -93,7 +93,7 @@ class Detection(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Selection:
+class ExportSource:
     """What of a results directory is exported.
 
     Attributes
@@ -120,11 +120,11 @@ class Selection:
     events: bool = False
     archive: str = ""
 
-    def path(self, recording: Recording) -> str:
+    def path(self, recording: ExportedRecording) -> str:
         """Where the recording lies, for the tool that reads the export."""
         return str(PurePosixPath(self.archive) / recording.path) if self.archive else recording.path
 
-    def by_recording(self) -> Iterator[tuple[Recording, list[Detection]]]:
+    def by_recording(self) -> Iterator[tuple[ExportedRecording, list[Detection]]]:
         """Every recording, silent ones included, by station and time, with its detections in time."""
         self.connection.execute(
             """
@@ -143,7 +143,7 @@ class Selection:
         next_position, runs = next(said, (0, iter(())))
         for batch in recordings.to_batches(max_chunksize=1_000):
             for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                recording = Recording(*values)
+                recording = ExportedRecording(*values)
                 if recording.position == next_position:
                     yield recording, [Detection(*row) for _, rows in runs for row in rows]
                     next_position, runs = next(said, (0, iter(())))
@@ -203,9 +203,9 @@ class Saved:
 
 
 class Save(Protocol):
-    """Write a selection to `out` and say what was written; the file or directory is replaced."""
+    """Write the export to `out` and report what was written; an existing file or directory is replaced."""
 
-    def __call__(self, selection: Selection, out: Path) -> Saved: ...
+    def __call__(self, source: ExportSource, out: Path) -> Saved: ...
 
 
 class Load(Protocol):
@@ -227,7 +227,7 @@ class FileNames:
         self.suffix = suffix
         self._taken: set[str] = set()
 
-    def path(self, recording: Recording) -> Path:
+    def path(self, recording: ExportedRecording) -> Path:
         *folders, file = [
             part for part in PurePosixPath(recording.path).parts if part not in ("/", "..")
         ] or [""]
