@@ -16,13 +16,14 @@ from naturelm.audio.cutting import CutWindow, cut_windows
 from naturelm.audio.streaming import SAMPLE_RATE_HZ, DecodeError, Samples, decode
 from naturelm.errors import NaturelmError
 from naturelm.models.answer import Answer
+from naturelm.storage import StorePath
 from naturelm.windows import Window, check_window, plan_windows
 
 if TYPE_CHECKING:
     from naturelm.engine.engine import Engine
     from naturelm.models.naturelm.model import NatureLM
 
-Audio = str | Path | npt.NDArray[np.floating]
+Audio = str | Path | StorePath | npt.NDArray[np.floating]
 """A file, or mono sound in [-1, 1]."""
 
 
@@ -112,7 +113,7 @@ class Pipeline:
         NaturelmError
             An input mistake, or a file that cannot be decoded to its end.
         """
-        if isinstance(audios, str | Path | np.ndarray):
+        if isinstance(audios, str | Path | StorePath | np.ndarray):
             raise NaturelmError("audios is a single recording; give a list of them")
         questions = [queries] * len(audios) if isinstance(queries, str) else list(queries)
         if len(questions) != len(audios):
@@ -219,7 +220,7 @@ def stream_windows(blocks: Iterator[Samples], window_s: float, hop_s: float) -> 
 
 
 def _blocks(audio: Audio, sample_rate_hz: int) -> Iterator[Samples]:
-    if isinstance(audio, str | Path):
+    if isinstance(audio, str | Path | StorePath):
         yield from decode(audio)
         return
     sound = np.asarray(audio)

@@ -159,7 +159,7 @@ def test_damage_comes_after_the_windows_before_it() -> None:
 
 def test_infer_prints_a_line_for_each_window_and_names_broken_files(night: Path, tmp_path: Path) -> None:
     output = tmp_path / "answers.jsonl"
-    done = run(night, "--query", QUERY, "--max-new-tokens", 3, "--output-path", output)
+    done = run(night, "--query", QUERY, "--max-new-tokens", 3, "--out", output)
     assert done.exit_code == 0, done.output
     spans = [line.split("#: ")[0] for line in done.stdout.splitlines()]
     assert spans == ["a.wav #0.00s - 10.00s", "a.wav #10.00s - 12.00s", "c.wav #0.00s - 10.00s"]
@@ -183,7 +183,7 @@ def test_infer_fails_if_no_recording_could_be_answered(night: Path) -> None:
 
 
 def test_window_alone_sets_the_hop(night: Path) -> None:
-    done = run(night / "a.wav", "--query", QUERY, "--window-length-seconds", 5, "--max-new-tokens", 1)
+    done = run(night / "a.wav", "--query", QUERY, "--window", 5, "--max-new-tokens", 1)
     assert [line.split("#")[1] for line in done.stdout.splitlines()] == [
         "0.00s - 5.00s",
         "5.00s - 10.00s",
@@ -201,7 +201,7 @@ def test_window_alone_sets_the_hop(night: Path) -> None:
         ["--query", QUERY, "--num-beams", "0"],
         ["--query", QUERY, "--merging-alpha", "2"],
         ["--query", QUERY, "--llm", "/no/such/llm"],
-        ["--query", QUERY, "--output-path", "/no/such/directory/x.jsonl"],
+        ["--query", QUERY, "--out", "/no/such/directory/x.jsonl"],
         ["--query", QUERY, "--config", "/no/such.yaml"],
         [],
     ],
@@ -230,7 +230,7 @@ def test_path_without_recordings_ends_with_code_2(tmp_path: Path, path: str | No
 
 
 def test_models_lists_what_each_needs() -> None:
-    done = CliRunner().invoke(main, ["models", "--json"])
+    done = CliRunner().invoke(main, ["models", "--format", "json"])
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     assert rows.keys() == {"pocket", "naturelm-8b"}
     assert rows["naturelm-8b"]["memory_gb_bf16"] == pytest.approx(2 * 8.1 + 2.7, abs=0.5)

@@ -39,7 +39,7 @@ READING = [
     ["summary", "tables"],
     ["events", "tables"],
     ["clips", "tables", "--out", "clips", "--top", "1", "--spectrogram"],
-    ["report", "tables", "-o", "report.html"],
+    ["report", "tables", "--out", "report.html"],
     ["models"],
     *(["export", "tables", "--format", name, "--out", f"out-{name}"] for name in FORMATS),
 ]

@@ -14,7 +14,7 @@ from naturelm.audio.levels import BandLevels, BandMeter
 from naturelm.errors import NaturelmError
 from naturelm.recordings.discovery import path_to_text
 from naturelm.recordings.sound_files import can_seek, open_sound, raise_failure, read_error, read_frames
-from naturelm.storage import StoreError
+from naturelm.storage import StoreError, StorePath
 
 SAMPLE_RATE_HZ = 16_000
 """The model's sample rate."""
@@ -82,7 +82,7 @@ class SoundStream:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | StorePath,
         channel: int | None = None,
         sample_rate_hz: int = SAMPLE_RATE_HZ,
         measure_levels: bool = False,
@@ -92,7 +92,7 @@ class SoundStream:
         self._channel = channel
         self._measure_levels = measure_levels
         self.heard = False
-        name = path_to_text(os.path.basename(os.fspath(path)))
+        name = path_to_text(os.path.basename(str(path)))
         try:
             self._sound = open_sound(path)
             self._seekable = can_seek(path, self._sound)
@@ -227,7 +227,7 @@ class SoundStream:
 
 
 def decode(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | StorePath,
     *,
     start_s: float = 0.0,
     end_s: float | None = None,
@@ -264,5 +264,5 @@ def decode(
     with SoundStream(path, channel, sample_rate_hz) as stream:
         yield from (block for block in stream.read(first, last) if len(block))
         if stream.error is not None:
-            name = path_to_text(os.path.basename(os.fspath(path)))
+            name = path_to_text(os.path.basename(str(path)))
             raise DecodeError("corrupt", f"{name}: decoding stopped ({stream.error})")

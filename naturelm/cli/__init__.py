@@ -14,32 +14,32 @@ import click
 from naturelm import __version__
 from naturelm.errors import NaturelmError
 
-# As shells count a process that Ctrl-C ended.
+# The exit code that shells report for a process ended by Ctrl-C.
 INTERRUPTED = 130
 
 # verb -> one line of help, shown without importing the verb
 VERBS = {
-    "plan": "Say what an archive holds and what processing it will take.",
+    "plan": "Report what an archive contains and how long processing will take.",
     "process": "Run a model over an archive of recordings and write tables.",
-    "status": "Say what a run is doing, from another terminal or after a crash.",
-    "query": "Ask the tables in SQL.",
-    "summary": "Print labels by hour, effort and recording statuses.",
+    "status": "Report what a run is doing, from another terminal or after a crash.",
+    "query": "Query the tables with SQL.",
+    "summary": "Print labels by hour, hours analysed and recording statuses.",
     "events": "Merge neighbouring detections of one label.",
     "export": "Write detections for Raven, Audacity, Kaleidoscope, BirdNET, Camtrap DP and others.",
     "clips": "Cut the best detections out of the original recordings.",
     "report": "Write one self-contained HTML page about a results directory.",
-    "inference-app": "Open the web app: ask about sounds, explore results.",
-    "infer": "Ask a few recordings a question, without a job.",
-    "manifest": "Write questions to train on, from labelled recordings; check a manifest.",
-    "train": "Train a model, in this process or on Ray; plot how a run went.",
+    "inference-app": "Open the web app: query a model, explore and review results.",
+    "infer": "Run a query on a few recordings, without a job.",
+    "manifest": "Write training questions from labelled recordings; check a manifest.",
+    "train": "Train a model, in this process or on Ray; plot its learning curves.",
     "export-checkpoint": "Write a training run's weights as a model.",
-    "models": "List the models, what each needs and whether it is here.",
-    "bench": "Measure the engine, the pipeline and decoding.",
+    "models": "List the models, what each needs and whether it is on this machine.",
+    "bench": "Measure the engine, the archive job and decoding.",
 }
 
 
 class _Verbs(click.Group):
-    """Verbs by name; a NaturelmError becomes one sentence and exit code 2, Ctrl-C one word and 130."""
+    """Verbs by name; a NaturelmError becomes one sentence and exit code 2, Ctrl-C "interrupted" and 130."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -59,16 +59,16 @@ class _Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except NaturelmError as error:
-            raise _InputMistake(str(error)) from None
+            raise _InputError(str(error)) from None
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 def _raise_interrupts(lost: sys.UnraisableHookArgs) -> None:
-    """Raise a KeyboardInterrupt that could not be raised where it came, as soon as it can."""
+    """Raise a KeyboardInterrupt again that was lost in a callback of a C library."""
     if lost.exc_type is KeyboardInterrupt:
-        # In this very function it would be lost again.
+        # Raised in this function it would be lost again.
         again = threading.Timer(0.01, _interrupt_main_thread)
         again.daemon = True
         again.start()
@@ -85,7 +85,7 @@ def _interrupt_main_thread() -> None:
         signal.pthread_kill(main_thread, signal.SIGINT)
 
 
-class _InputMistake(click.ClickException):
+class _InputError(click.ClickException):
     exit_code = 2
 
 
@@ -93,12 +93,12 @@ class _InputMistake(click.ClickException):
 @click.version_option(__version__, prog_name="naturelm")
 def main() -> None:
     """Run NatureLM-audio over archives of field recordings and read the results."""
-    # C libraries that call Python drop what is raised there, Ctrl-C too.
+    # C libraries that call Python drop exceptions raised there, Ctrl-C among them.
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _raise_interrupts
-    # OpenMP's threads spin while they wait, for so long that on a busy machine two are many times slower than one.
+    # OpenMP threads spin while they wait; on a busy machine two of them are then many times slower than one.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # Paths may hold bytes that are no UTF-8: print them escaped rather than fail.
+    # Paths may contain bytes that are not UTF-8: print them escaped instead of failing.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

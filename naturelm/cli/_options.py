@@ -1,162 +1,109 @@
-"""What `naturelm process` and `naturelm plan` can both be told, and the settings that follow from it."""
+"""Options that mean the same in every verb, and help with sections."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import click
 
-from naturelm.config.archive import ArchiveConfig, Order
-from naturelm.config.loading import load
-from naturelm.errors import NaturelmError
+from naturelm.cli._types import LOCATION, SCORE
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_OPTIONS = [
-    click.option("--model", help="Bundled model, checkpoint directory or hub id [default: pocket]."),
-    click.option("--llm", help="Base LLM, a directory or hub id [default: what the checkpoint names]."),
-    click.option("--merging-alpha", type=float, help="LoRA weight, 0 to 1 [default: 1]."),
-    click.option(
-        "--query",
-        "queries",
-        multiple=True,
-        metavar="ID[:KIND]=TEXT",
-        help="Question for every window, in place of the configured ones; may be repeated. "
-        "KIND is detection (the default) or caption.",
-    ),
-    click.option(
-        "--config", type=click.Path(path_type=Path), help="Settings in YAML, like configs/archive.yaml."
-    ),
-    click.option("--window", type=float, metavar="SECONDS", help="Window length [default: 10]."),
-    click.option("--hop", type=float, metavar="SECONDS", help="Seconds between window starts [default: 10]."),
-    click.option("--batch-size", type=int, metavar="N", help="Windows at once [default: found by itself]."),
-    click.option("--channel", type=int, metavar="N", help="Channel, from 0 [default: mean of all]."),
-    click.option(
-        "--gate",
-        type=float,
-        metavar="DB",
-        help="Skip windows in which nothing rises DB above the background [default: ask about every window].",
-    ),
-    click.option(
-        "--stations-file",
-        type=click.Path(path_type=Path),
-        help="CSV with places, time zones, deployments and clock drifts of stations.",
-    ),
-    click.option(
-        "--dates", metavar="DATES", help="Only these local dates: 2019-05-20, 2019-05-20..2019-05-22, a list."
-    ),
-    click.option(
-        "--hours",
-        metavar="HOURS",
-        help="Only these local hours of the day: 04:00-08:00, 22:00-02:00, a list.",
-    ),
-    click.option("--stations", metavar="NAMES", help="Only these stations, with commas between."),
-    click.option(
-        "--sample",
-        type=float,
-        metavar="SHARE",
-        help="Only so much of each station's sound in each hour of the day, like 0.1.",
-    ),
-    click.option(
-        "--order",
-        type=click.Choice(get_args(Order)),
-        help="What is done first; spread: evenly over stations, hours and dates [default: longest-first].",
-    ),
-    click.option(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="Model actors; 0: this process, without Ray [default: one per GPU, or by CPU cores].",
-    ),
-    click.option(
-        "--max-workers",
-        type=int,
-        metavar="N",
-        help="Start model actors up to this number as nodes join the cluster [default: no more than at first].",
-    ),
-    click.option(
-        "--gpus-per-worker",
-        type=float,
-        metavar="SHARE",
-        help="Part of a GPU for each model actor: 0.5 puts two on each [default: 1].",
-    ),
-    click.option("--address", metavar="RAY", help="Ray cluster to join [default: start one here]."),
-]
+QUERY_FORMATS = ("table", "csv", "json", "parquet")
+
+directory_argument = click.argument("directory", type=LOCATION)
+"""The directory of tables that `naturelm process` wrote, on a disk or in an object store."""
+
+out_file_option = click.option(
+    "--out", type=click.Path(path_type=Path), help="Write to this file instead of standard output."
+)
+min_score_option = click.option(
+    "--min-score", type=SCORE, default=0.0, show_default=True, help="Leave out detections with lower scores."
+)
+label_option = click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="LABEL",
+    help="Only detections of this label, in any spelling; may be repeated.  [default: all labels]",
+)
+query_id_option = click.option(
+    "--query-id",
+    "query_ids",
+    multiple=True,
+    metavar="ID",
+    help="Only answers to this query; may be repeated.  [default: all queries]",
+)
+archive_option = click.option(
+    "--archive",
+    type=click.Path(path_type=Path),
+    help="Directory where the recordings are now.  [default: where the runs read them]",
+)
+model_option = click.option(
+    "--model",
+    metavar="NAME",
+    help="Bundled model, checkpoint directory or hub id.  [default: pocket]",
+)
+llm_option = click.option(
+    "--llm",
+    metavar="NAME",
+    help="Base LLM: a directory or hub id.  [default: the one that the checkpoint names]",
+)
+merging_alpha_option = click.option(
+    "--merging-alpha", type=float, metavar="ALPHA", help="Weight of the LoRA adapters, 0 to 1.  [default: 1]"
+)
+window_option = click.option("--window", type=float, metavar="SECONDS", help="Window length.  [default: 10]")
+hop_option = click.option(
+    "--hop",
+    type=float,
+    metavar="SECONDS",
+    help="Seconds between window starts.  [default: the window length]",
+)
+config_option = click.option(
+    "--config", type=click.Path(path_type=Path), help="Settings in YAML, as in configs/archive.yaml."
+)
+address_option = click.option(
+    "--address", metavar="RAY", help="Ray cluster to join.  [default: start Ray on this machine]"
+)
 
 
-def archive_options(command: Command) -> Command:
-    """Give a command the options that `archive_config` reads."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def format_option(*formats: str) -> Callable[[Command], Command]:
+    """`--format` with these choices; the first is the default."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help="Format of the output.",
+    )
 
 
-def archive_config(
-    *,
-    model: str | None,
-    llm: str | None,
-    merging_alpha: float | None,
-    queries: tuple[str, ...],
-    config: Path | None,
-    window: float | None,
-    hop: float | None,
-    batch_size: int | None,
-    channel: int | None,
-    gate: float | None,
-    stations_file: Path | None,
-    dates: str | None,
-    hours: str | None,
-    stations: str | None,
-    sample: float | None,
-    order: str | None,
-    workers: int | None,
-    max_workers: int | None,
-    gpus_per_worker: float | None,
-    address: str | None,
-) -> ArchiveConfig:
-    """Settings from the options' values: an option wins over the file, the file over the defaults.
+class SectionedCommand(click.Command):
+    """A command whose help groups its options under headings.
 
-    Raises
-    ------
-    NaturelmError
-        The file is missing, or a setting is unknown or out of range.
+    Parameters
+    ----------
+    sections : mapping of str to sequence of str
+        Heading to parameter names. Options that no section names come last, under "Other options".
     """
-    overrides: dict[str, Any] = {
-        "model": {"name": model, "llm": llm, "merging_alpha": merging_alpha},
-        "windows": {"length_s": window, "hop_s": hop},
-        "audio": {"channel": channel},
-        "gate": {"threshold_db": gate},
-        "selection": {
-            "dates": dates,
-            "hours": hours,
-            "stations": None if stations is None else [name.strip() for name in stations.split(",")],
-            "sample": sample,
-            "order": order,
-        },
-        "job": {
-            "batch_size": batch_size,
-            "workers": workers,
-            "max_workers": max_workers,
-            "gpus_per_worker": gpus_per_worker,
-            "address": address,
-        },
-    }
-    if window is not None and hop is None and config is None:
-        overrides["windows"]["hop_s"] = window
-    if queries:
-        overrides["queries"] = [_query(text) for text in queries]
-    if stations_file is not None:
-        overrides["stations_file"] = str(stations_file.absolute())
-    return load(config, overrides)
 
+    def __init__(self, *arguments: Any, sections: Mapping[str, Sequence[str]], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.sections = sections
 
-def _query(text: str) -> dict[str, str]:
-    name, _, prompt = text.partition("=")
-    name, _, kind = name.strip().partition(":")
-    if not name or not prompt.strip():
-        raise NaturelmError(
-            f"--query {text!r}: not ID=TEXT; give an id and a question, like species='Which species?'"
-        )
-    return {"id": name, "prompt": prompt.strip(), "kind": kind or "detection"}
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records = {
+            param.name: record
+            for param in self.get_params(ctx)
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None
+        }
+        for heading, names in self.sections.items():
+            with formatter.section(heading):
+                formatter.write_dl([records.pop(name) for name in names])
+        if records:
+            with formatter.section("Other options"):
+                formatter.write_dl(list(records.values()))

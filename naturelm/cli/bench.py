@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from naturelm.cli._options import format_option
 from naturelm.errors import NaturelmError
 
 if TYPE_CHECKING:
     from naturelm.models import NatureLM
 
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print all numbers as JSON.")
 PATHS = click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
 
 
@@ -33,8 +33,12 @@ def bench() -> None:
 @click.option(
     "--labels", default=0, show_default=True, help="Also a query with a closed list of so many labels."
 )
-@click.option("--max-new-tokens", default=8, show_default=True, type=click.IntRange(1))
-@click.option("--num-beams", default=1, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--max-new-tokens", default=8, show_default=True, type=click.IntRange(1), help="Tokens of an answer."
+)
+@click.option(
+    "--num-beams", default=1, show_default=True, type=click.IntRange(1), help="Beams of the search."
+)
 @click.option("--windows", default=64, show_default=True, type=click.IntRange(1), help="Windows in each run.")
 @click.option("--batch-size", type=click.IntRange(1), help="Windows at once; found by itself by default.")
 @click.option(
@@ -47,7 +51,7 @@ def bench() -> None:
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; PyTorch's choice by default.")
 @click.option("--device", help="cuda or cpu; the GPU where there is one by default.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="bfloat16 on a GPU by default.")
-@AS_JSON
+@format_option("table", "json")
 def engine(
     model: str,
     random_weights: bool,
@@ -64,7 +68,7 @@ def engine(
     threads: int | None,
     device: str | None,
     dtype: str | None,
-    as_json: bool,
+    form: str,
 ) -> None:
     """Measure the model alone: windows of made-up sound that are already in memory, to answers."""
     from naturelm.bench import engine as measure
@@ -86,7 +90,7 @@ def engine(
         plain_windows=min(plain_windows, windows) if against == "plain" else 0,
         repeats=repeats,
     )
-    _show(result, _engine_lines(result), as_json)
+    _show(result, _engine_lines(result), form)
 
 
 @bench.command()
@@ -99,7 +103,7 @@ def engine(
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; PyTorch's choice by default.")
 @click.option("--device", help="cuda or cpu; the GPU where there is one by default.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="bfloat16 on a GPU by default.")
-@AS_JSON
+@format_option("table", "json")
 def encode(
     windows: int,
     model: str,
@@ -108,7 +112,7 @@ def encode(
     threads: int | None,
     device: str | None,
     dtype: str | None,
-    as_json: bool,
+    form: str,
 ) -> None:
     """Measure the audio branch against the layout of the published code."""
     from naturelm.bench import engine as measure
@@ -130,7 +134,7 @@ def encode(
         )
     )
     lines.append(("relative difference", f"{result['largest_relative_difference']:.1e}"))
-    _show(result, lines, as_json)
+    _show(result, lines, form)
 
 
 @bench.command()
@@ -147,8 +151,8 @@ def encode(
 @click.option("--activation-checkpointing", is_flag=True, help="Less memory, a third more time.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; PyTorch's choice by default.")
 @click.option("--device", help="cuda or cpu; the GPU where there is one by default.")
-@AS_JSON
-def train(threads: int | None, as_json: bool, **options: Any) -> None:
+@format_option("table", "json")
+def train(threads: int | None, form: str, **options: Any) -> None:
     """Measure training steps: sound in memory to updated weights, on one worker."""
     import torch
 
@@ -166,7 +170,7 @@ def train(threads: int | None, as_json: bool, **options: Any) -> None:
         ("LLM positions per second", f"{result['positions_per_s']:.0f}"),
         ("peak memory", f"{result['peak_memory_gb']:.2f} GB"),
     ]
-    _show(result, lines, as_json)
+    _show(result, lines, form)
 
 
 @bench.command()
@@ -175,14 +179,14 @@ def train(threads: int | None, as_json: bool, **options: Any) -> None:
 @click.option("--model", help="Preset, checkpoint directory or hub id.")
 @click.option("--workers", type=click.IntRange(0), help="Model actors; 0: all in this process.")
 @click.option("--batch-size", type=click.IntRange(1), help="Windows at once.")
-@AS_JSON
+@format_option("table", "json")
 def pipeline(
     paths: Sequence[Path],
     config: Path | None,
     model: str | None,
     workers: int | None,
     batch_size: int | None,
-    as_json: bool,
+    form: str,
 ) -> None:
     """Measure the whole job, recordings to tables; the tables are thrown away."""
     from naturelm.bench import engine as measure
@@ -197,13 +201,13 @@ def pipeline(
         ("with start-up", f"{result['times_real_time_with_start']:.0f} × ({result['wall_s']:.1f} s in all)"),
         ("peak memory", f"{result['peak_memory_gb']:.2f} GB (this process)"),
     ]
-    _show(result, lines, as_json)
+    _show(result, lines, form)
 
 
 @bench.command()
 @PATHS
-@AS_JSON
-def decode(paths: Sequence[Path], as_json: bool) -> None:
+@format_option("table", "json")
+def decode(paths: Sequence[Path], form: str) -> None:
     """Measure decoding and resampling, files to 16 kHz, on one thread."""
     from naturelm.bench import engine as measure
 
@@ -217,7 +221,7 @@ def decode(paths: Sequence[Path], as_json: bool) -> None:
     ]
     lines.append(("not decoded", f"{result['not_ok']} files that are not ok"))
     lines.append(("peak memory", f"{result['peak_memory_gb']:.2f} GB"))
-    _show(result, lines, as_json)
+    _show(result, lines, form)
 
 
 def _load(
@@ -290,8 +294,8 @@ def _engine_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def _show(result: dict[str, Any], lines: Sequence[tuple[str, str]], as_json: bool) -> None:
-    if as_json:
+def _show(result: dict[str, Any], lines: Sequence[tuple[str, str]], form: str) -> None:
+    if form == "json":
         click.echo(json.dumps(result, indent=2))
         return
     width = max(len(name) for name, _ in lines)

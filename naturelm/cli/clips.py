@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from naturelm.cli._options import archive_option, label_option, min_score_option
+from naturelm.cli._types import FiniteRange
+
 _SHOWN = 10
 
 
@@ -14,20 +17,15 @@ _SHOWN = 10
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Directory for clips and clips.csv."
 )
-@click.option("--label", "labels", multiple=True, help="A label to cut out; may be repeated.  [default: all]")
-@click.option(
-    "--min-score", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Lowest score."
-)
+@label_option
+@min_score_option
 @click.option("--top", type=click.IntRange(min=1), help="Best detections of each label.  [default: all]")
 @click.option(
-    "--pad", "pad_s", default=1.0, show_default=True, type=click.FloatRange(0, 3600),
+    "--pad", "pad_s", default=1.0, show_default=True, type=FiniteRange(0, 3600),
     help="Seconds of sound before and after a detection.",
 )  # fmt: skip
-@click.option("--spectrogram", is_flag=True, help="Also write a picture (PNG) of each clip.")
-@click.option(
-    "--archive", type=click.Path(path_type=Path),
-    help="Where the recordings lie now.  [default: where the runs read them]",
-)  # fmt: skip
+@click.option("--spectrogram", is_flag=True, help="Also write a spectrogram (PNG) of each clip.")
+@archive_option
 def clips(
     directory: Path,
     out: Path,
@@ -38,10 +36,10 @@ def clips(
     spectrogram: bool,
     archive: Path | None,
 ) -> None:
-    """Cut the best detections of the results in DIRECTORY out of the original recordings.
+    """Cut the best detections in DIRECTORY out of the original recordings.
 
-    Clips are FLAC at the recordings' own rate, in a folder for each label, numbered by score; clips.csv lists
-    them, best scores first. Recordings that are no longer there are reported and skipped.
+    Clips are FLAC at the recordings' sample rate, in one folder per label, numbered by score; clips.csv lists them,
+    best scores first. Recordings that are no longer there are reported and skipped.
     """
     from naturelm.tables.clips import write_clips
     from naturelm.text import printable
@@ -50,7 +48,7 @@ def clips(
     for label in summary.unknown_labels:
         click.echo(f"no detection is labelled {label!r}", err=True)
     for what, lines in (
-        ("original not found, skipped (say where with --archive)", summary.missing),
+        ("original not found, skipped (give its directory with --archive)", summary.missing),
         ("failed", summary.failed),
     ):
         for line in lines[:_SHOWN]:

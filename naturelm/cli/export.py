@@ -1,4 +1,4 @@
-"""`naturelm export`: detections in the formats of other tools."""
+"""`naturelm export`: detections in the file formats of other tools."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from naturelm.cli._options import label_option, min_score_option, query_id_option
 from naturelm.errors import NaturelmError
 from naturelm.results.analysis import read_analysis
 from naturelm.tables.errors import told
@@ -19,23 +20,22 @@ from naturelm.text import printable
 
 @click.command(epilog="\b\n" + "\n".join(f"{name:16}{get_format(name).SUMMARY}" for name in FORMATS))
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--format", "form", required=True, metavar="FORMAT", help="One of those below.")
+@click.option("--format", "form", required=True, metavar="FORMAT", help="One of the formats below.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     required=True,
     help="File to write; a directory for formats of one file per recording.",
 )
-@click.option(
-    "--min-score", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Leave out lower scores."
-)
-@click.option("--label", "labels", multiple=True, help="Only this label, in any spelling; may be repeated.")
-@click.option("--query", "queries", multiple=True, help="Only the answers to this query; may be repeated.")
+@min_score_option
+@label_option
+@query_id_option
 @click.option("--events", is_flag=True, help="Merge neighbouring detections of one label within a recording.")
 @click.option(
     "--archive",
     type=click.Path(path_type=Path),
-    help="Where the recordings lie: paths in the export start with it.  [default: paths as in the tables]",
+    help="Directory where the recordings are now: paths in the export start with it.  [default: paths as in the "
+    "tables]",
 )
 def export(
     directory: Path,
@@ -43,13 +43,13 @@ def export(
     out: Path,
     min_score: float,
     labels: tuple[str, ...],
-    queries: tuple[str, ...],
+    query_ids: tuple[str, ...],
     events: bool,
     archive: Path | None,
 ) -> None:
     """Write the detections in DIRECTORY for other tools.
 
-    Text that a spreadsheet would calculate gets an apostrophe before it. Labels are written under their most
+    Text that a spreadsheet would take for a formula gets a leading apostrophe. Labels are written in their most
     frequent spelling; --min-score applies to each detection before events are merged.
     """
     module = get_format(form)
@@ -59,7 +59,7 @@ def export(
             scientific_queries(read_analysis(directory).queries),
             min_score,
             labels,
-            queries,
+            query_ids,
             events,
             archive.absolute().as_posix() if archive else "",
         )

@@ -1,4 +1,4 @@
-"""`naturelm infer`: ask a few recordings a question, without a job."""
+"""`naturelm infer`: a query on a few recordings, without a job."""
 
 from __future__ import annotations
 
@@ -10,85 +10,81 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from naturelm.cli._options import (
+    SectionedCommand,
+    config_option,
+    hop_option,
+    llm_option,
+    merging_alpha_option,
+    model_option,
+    window_option,
+)
+from naturelm.cli._settings import archive_config
+from naturelm.cli._types import LOCATION
 from naturelm.config.archive import ArchiveConfig
-from naturelm.config.loading import load
 from naturelm.errors import NaturelmError
+from naturelm.storage import Location
 from naturelm.text import printable
 
 if TYPE_CHECKING:
     from naturelm.recordings import FoundFile
 
 
-@click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
-@click.option("--query", required=True, metavar="TEXT", help="Question for every window.")
-@click.option(
-    "--window-length-seconds", "--window", "window", type=float, help="Window length [default: 10]."
+@click.command(
+    cls=SectionedCommand,
+    sections={
+        "Output": ["out"],
+        "Model and query": ["query", "model", "llm", "merging_alpha", "window", "hop", "config"],
+        "Generation": ["max_new_tokens", "num_beams", "device"],
+    },
 )
+@click.argument("paths", nargs=-1, required=True, type=LOCATION, metavar="PATH...")
+@click.option("--query", required=True, metavar="TEXT", help="Prompt for every window.")
 @click.option(
-    "--hop-length-seconds",
-    "--hop",
-    "hop",
-    type=float,
-    help="Seconds between window starts [default: window].",
-)
-@click.option(
-    "--output-path",
+    "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.jsonl",
     help="Also write the answers to this file, one JSON object per window.",
 )
-@click.option("--model", help="Bundled model, checkpoint directory or hub id [default: pocket].")
-@click.option("--llm", help="Base LLM, a directory or hub id [default: what the checkpoint names].")
-@click.option("--merging-alpha", type=float, help="LoRA weight, 0 to 1 [default: 1].")
-@click.option("--max-new-tokens", type=int, help="Longest answer in tokens [default: 64].")
-@click.option("--num-beams", type=int, help="Beams of the search; 1 is greedy [default: 1].")
-@click.option("--device", help="Where to run, such as cpu or cuda:1 [default: the GPU, if there is one].")
+@model_option
+@llm_option
+@merging_alpha_option
+@window_option
+@hop_option
 @click.option(
-    "--config", type=click.Path(path_type=Path), help="Settings in YAML, as `naturelm process` reads."
+    "--max-new-tokens", type=int, metavar="N", help="Maximum length of an answer in tokens.  [default: 64]"
 )
+@click.option("--num-beams", type=int, metavar="N", help="Beams of the search; 1 is greedy.  [default: 1]")
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Device to run on, such as cpu or cuda:1.  [default: the GPU, if there is one]",
+)
+@config_option
 def infer(
-    paths: tuple[Path, ...],
-    query: str,
-    window: float | None,
-    hop: float | None,
-    output_path: Path | None,
-    model: str | None,
-    llm: str | None,
-    merging_alpha: float | None,
-    max_new_tokens: int | None,
-    num_beams: int | None,
-    device: str | None,
-    config: Path | None,
+    paths: tuple[Location, ...], query: str, out: Path | None, device: str | None, **given: Any
 ) -> None:
-    """Ask a question about every window of a few recordings; print one line per window.
+    """Run a query on every window of a few recordings; print one line per window.
 
-    PATHs are recordings, or directories of them. A recording that cannot be decoded is reported on
-    standard error, and the others are answered all the same.
+    PATHs are recordings, or directories of recordings, on disks or in object stores (s3://bucket/prefix,
+    gs://bucket/prefix). A recording that cannot be decoded is reported on standard error; the others are processed.
     """
-    if not query.strip():
-        raise NaturelmError("--query has no text; ask something, such as 'Which species are in the audio?'")
-    settings = load(
-        config,
-        {
-            "model": {"name": model, "llm": llm, "merging_alpha": merging_alpha},
-            "queries": [{"id": "query", "prompt": query}],
-            "windows": {"length_s": window, "hop_s": window if hop is None and config is None else hop},
-            "generation": {"max_new_tokens": max_new_tokens, "num_beams": num_beams},
-        },
-    )
+    settings = archive_config(queries=(query,), **given)
 
     from naturelm.recordings import find_audio
 
     found = find_audio(paths).files
     if not found:
-        raise NaturelmError(f"{paths[0]}: holds no recordings; give a directory or file that does")
+        where = ", ".join(str(path) for path in paths)
+        raise NaturelmError(
+            f"{where}: no recordings found; give a directory or file with WAV, FLAC, MP3 or the like"
+        )
     with ExitStack() as stack:
-        output = _open_output(output_path, stack)
+        output = _open_output(out, stack)
         pipeline = _pipeline(settings, device)
         answered_any = False
         for file in found:
-            answered_any |= _ask(pipeline, file, settings, output)
+            answered_any |= _answer(pipeline, file, settings, output)
     if not answered_any:
         sys.exit(1)
 
@@ -99,9 +95,7 @@ def _open_output(path: Path | None, stack: ExitStack) -> IO[str] | None:
     try:
         return stack.enter_context(path.open("w", encoding="utf-8"))
     except OSError as error:
-        raise NaturelmError(
-            f"{path}: cannot be written ({error.strerror}); give another --output-path"
-        ) from None
+        raise NaturelmError(f"{path}: cannot be written ({error.strerror}); give another --out") from None
 
 
 def _pipeline(settings: ArchiveConfig, device: str | None) -> Any:
@@ -124,8 +118,8 @@ def _pipeline(settings: ArchiveConfig, device: str | None) -> Any:
     )
 
 
-def _ask(pipeline: Any, file: FoundFile, settings: ArchiveConfig, output: IO[str] | None) -> bool:
-    """Ask about one recording; whether there was any answer."""
+def _answer(pipeline: Any, file: FoundFile, settings: ArchiveConfig, output: IO[str] | None) -> bool:
+    """Answer the query for one recording; whether there was any answer."""
     from naturelm.audio.streaming import DecodeError
     from naturelm.recordings import MINIMUM_S, probe
 
@@ -153,9 +147,9 @@ def _ask(pipeline: Any, file: FoundFile, settings: ArchiveConfig, output: IO[str
     claimed_s = recording.duration_s or 0.0
     if recording.status == "partial":
         click.echo(printable(f"{name}: {recording.error}"), err=True)
-    # A rest too short for a window is no damage.
+    # A remainder too short for a window is not damage.
     elif claimed_s - end_s > MINIMUM_S:
         click.echo(printable(f"{name}: ends at {end_s:.1f} s, its header claims {claimed_s:.1f} s"), err=True)
     elif end_s == 0:
-        click.echo(printable(f"{name}: holds less than {MINIMUM_S:g} s of sound, so no window"), err=True)
+        click.echo(printable(f"{name}: contains less than {MINIMUM_S:g} s of sound, so no window"), err=True)
     return end_s > 0

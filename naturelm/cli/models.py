@@ -9,18 +9,19 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from naturelm.cli._options import format_option
 from naturelm.models.presets import PRESETS, is_here, resolve
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def models(as_json: bool) -> None:
-    """List the models, what each needs (memory, licence, access) and whether it is here.
+@format_option("table", "json")
+def models(form: str) -> None:
+    """List the models, what each needs (memory, licence, access) and whether it is on this machine.
 
     Besides these names, --model takes a directory or a hub id of any checkpoint in the published layout.
     """
     sources = [resolve(name) for name in PRESETS]
-    if as_json:
+    if form == "json":
         rows = [{**dataclasses.asdict(source), "here": is_here(source)} for source in sources]
         click.echo(json.dumps(rows, indent=2))
         return

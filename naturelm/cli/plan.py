@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from naturelm.cli._options import archive_config, archive_options
-from naturelm.cli.locations import LOCATION
+from naturelm.cli._options import SectionedCommand
+from naturelm.cli._settings import SECTIONS, archive_config, archive_options
+from naturelm.cli._types import LOCATION
 from naturelm.text import printable
 
 if TYPE_CHECKING:
@@ -22,20 +23,20 @@ if TYPE_CHECKING:
 _SHOWN = 10
 
 
-@click.command()
+@click.command(cls=SectionedCommand, sections={**SECTIONS, "Reporting": ["trial"]})
 @click.argument("paths", nargs=-1, required=True, type=LOCATION, metavar="PATH...")
 @click.option("--out", required=True, type=LOCATION, help="Directory for the tables, or s3:// or gs:// URL.")
 @archive_options
 @click.option(
     "--trial/--no-trial",
     default=True,
-    help="Measure the rate for half a minute where no earlier run tells it [default: measure].",
+    help="Measure the rate for half a minute if no earlier run recorded it.  [default: --trial]",
 )
 def plan(paths: tuple[Location, ...], out: Location, trial: bool, **given: Any) -> None:
-    """Say what an archive holds and what `naturelm process` will take; write the manifest.
+    """Report what an archive contains and how long `naturelm process` will take; write the manifest.
 
-    Takes what `naturelm process` takes. Headers are read and nothing is processed: the tables in --out stay as
-    they are.
+    Takes the same arguments and options as `naturelm process`. Only headers are read: nothing is processed, and the
+    tables in --out stay as they are.
     """
     settings = archive_config(**given)
 
@@ -43,16 +44,16 @@ def plan(paths: tuple[Location, ...], out: Location, trial: bool, **given: Any) 
     from naturelm.archive.plan import forecast
     from naturelm.archive.survey import survey
 
-    said = forecast(paths, out, settings, trial=trial)
+    found = forecast(paths, out, settings, trial=trial)
     console = Console()
-    _print_survey(console, survey(said.scan.recordings))
-    _print_stations(console, said)
-    _print_work(console, said, out)
+    _print_survey(console, survey(found.scan.recordings))
+    _print_stations(console, found)
+    _print_work(console, found, out)
 
 
 def _print_survey(console: Console, found: Survey) -> None:
     statuses = ", ".join(f"{number} {status}" for status, number in sorted(found.statuses.items()))
-    _say(console, f"{found.recordings} recordings ({statuses}), {_hours(found.sound_s)} of sound")
+    _print(console, f"{found.recordings} recordings ({statuses}), {_hours(found.sound_s)} of sound")
     table = Table("station", "recordings", "hours", "first start", "last start", box=None)
     for name, station in list(found.stations.items())[: 2 * _SHOWN]:
         table.add_row(
@@ -63,86 +64,86 @@ def _print_survey(console: Console, found: Survey) -> None:
             _minute(station.last),
         )
     if len(found.stations) > 2 * _SHOWN:
-        table.add_row(f"… and {len(found.stations) - 2 * _SHOWN} stations more", "", "", "", "")
+        table.add_row(f"… and {len(found.stations) - 2 * _SHOWN} more stations", "", "", "", "")
     console.print(table)
-    _say(console, f"{found.dates} station-days")
+    _print(console, f"{found.dates} station-days")
     if found.without_time:
-        _say(console, f"{found.without_time} recordings whose start is not known")
+        _print(console, f"{found.without_time} recordings without a known start time")
     if found.without_utc:
-        _say(console, f"{found.without_utc} recordings in local time only; a stations file gives them UTC")
+        _print(console, f"{found.without_utc} recordings in local time only; a stations file gives them UTC")
     if found.copies:
-        _say(console, f"{found.copies} recordings with the content of another one")
+        _print(console, f"{found.copies} recordings with the same content as another one")
     _list(console, "broken or empty", found.broken)
-    _list(console, "overlaps", [_tell(pause) for pause in found.overlaps])
-    _list(console, "pauses longer than usual", [_tell(pause) for pause in found.gaps])
+    _list(console, "overlaps", [_sentence(pause) for pause in found.overlaps])
+    _list(console, "pauses longer than usual", [_sentence(pause) for pause in found.gaps])
 
 
-def _print_stations(console: Console, said: Forecast) -> None:
-    if said.scan.stations is None:
+def _print_stations(console: Console, work: Forecast) -> None:
+    if work.scan.stations is None:
         return
-    here = {recording.station for recording in said.scan.recordings}
-    _list(console, "stations without a row in the stations file", sorted(here - {*said.scan.stations.names}))
+    here = {recording.station for recording in work.scan.recordings}
+    _list(console, "stations without a row in the stations file", sorted(here - {*work.scan.stations.names}))
     _list(
         console,
         "stations in the stations file without recordings",
-        sorted({*said.scan.stations.names} - here),
+        sorted({*work.scan.stations.names} - here),
     )
     outside = [
         recording.path
-        for recording in said.scan.own
-        if recording.station in said.scan.stations.names
-        and said.scan.stations.deployment_of(recording) is None
+        for recording in work.scan.own
+        if recording.station in work.scan.stations.names
+        and work.scan.stations.deployment_of(recording) is None
     ]
     _list(console, "recordings outside the deployments of their station", outside)
 
 
-def _print_work(console: Console, said: Forecast, out: Location) -> None:
-    for line in said.changes.told(prune=False):
-        _say(console, line)
-    if said.todo.done_before:
-        _say(console, f"{said.todo.done_before} recordings done before")
-    if said.todo.left_out:
-        _say(console, f"{said.todo.left_out} segments not chosen")
-    windows = said.windows
-    _say(
+def _print_work(console: Console, work: Forecast, out: Location) -> None:
+    for line in work.changes.told(prune=False):
+        _print(console, line)
+    if work.todo.done_before:
+        _print(console, f"{work.todo.done_before} recordings already processed")
+    if work.todo.left_out:
+        _print(console, f"{work.todo.left_out} segments not selected")
+    windows = work.windows
+    _print(
         console,
-        f"to do: {windows} windows in {len(said.todo.due)} segments, {_hours(said.sound_s)} of sound; "
-        f"{len(said.todo.staged)} segments wait for their day",
+        f"to do: {windows} windows in {len(work.todo.due)} segments, {_hours(work.sound_s)} of sound; "
+        f"{len(work.todo.staged)} segments wait for their day",
     )
-    if windows and said.rate is not None:
-        takes_s = windows / said.rate.windows_per_s
+    if windows and work.rate is not None:
+        takes_s = windows / work.rate.windows_per_s
         finish = dt.datetime.now() + dt.timedelta(seconds=takes_s)
-        _say(
+        _print(
             console,
-            f"expected: {_hours(takes_s)} at {said.rate.windows_per_s:.1f} windows/s ({said.rate.source}); "
-            f"done {finish:%a %d %b %H:%M} if begun now",
+            f"expected: {_hours(takes_s)} at {work.rate.windows_per_s:.1f} windows/s ({work.rate.source}); "
+            f"finished {finish:%a %d %b %H:%M} if started now",
         )
     elif windows:
-        _say(console, "expected time: not known without an earlier run or --trial")
-    disk = said.disk
-    _say(
+        _print(console, "expected time: unknown without an earlier run or --trial")
+    disk = work.disk
+    _print(
         console,
         f"disk: about {_bytes(disk.tables_bytes)} of tables, and up to {_bytes(disk.staged_bytes)} while days wait; "
         f"{'free: ' + _bytes(disk.free_bytes) if disk.free_bytes is not None else 'an object store'}",
     )
-    _say(console, f"manifest: {out}/_plans/{said.manifest}.parquet")
+    _print(console, f"manifest: {out}/_plans/{work.manifest}.parquet")
 
 
 def _list(console: Console, what: str, lines: list[str]) -> None:
     if not lines:
         return
-    _say(console, f"{len(lines)} {what}:")
+    _print(console, f"{len(lines)} {what}:")
     for line in lines[:_SHOWN]:
-        _say(console, f"  {line}")
+        _print(console, f"  {line}")
     if len(lines) > _SHOWN:
-        _say(console, f"  … and {len(lines) - _SHOWN} more")
+        _print(console, f"  … and {len(lines) - _SHOWN} more")
 
 
-def _say(console: Console, line: str) -> None:
+def _print(console: Console, line: str) -> None:
     console.print(escape(printable(line)), highlight=False, soft_wrap=True)
 
 
-def _tell(pause: Pause) -> str:
+def _sentence(pause: Pause) -> str:
     return f"{pause.station}: {_hours(abs(pause.seconds))} before {pause.at:%Y-%m-%d %H:%M:%S} (after {pause.after})"
 
 

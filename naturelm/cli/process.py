@@ -14,8 +14,9 @@ from rich.table import Table
 
 from naturelm.archive.progress import Progress, hours
 from naturelm.cli import INTERRUPTED
-from naturelm.cli._options import archive_config, archive_options
-from naturelm.cli.locations import LOCATION
+from naturelm.cli._options import SectionedCommand
+from naturelm.cli._settings import SECTIONS, archive_config, archive_options
+from naturelm.cli._types import LOCATION
 from naturelm.storage import Location
 from naturelm.text import printable
 
@@ -25,25 +26,31 @@ _LABEL_WIDTH = 60
 _EXIT_CODES = {"SIGINT": INTERRUPTED, "SIGTERM": 143}
 
 
-@click.command()
+@click.command(
+    cls=SectionedCommand,
+    sections={
+        **SECTIONS,
+        "Selection": [*SECTIONS["Selection"], "retry_failed", "prune"],
+        "Compute": [*SECTIONS["Compute"], "until"],
+        "Reporting": ["log_file", "as_json"],
+    },
+)
 @click.argument("paths", nargs=-1, required=True, type=LOCATION, metavar="PATH...")
 @click.option("--out", required=True, type=LOCATION, help="Directory for the tables, or s3:// or gs:// URL.")
 @archive_options
-@click.option("--prune", is_flag=True, help="Drop rows of recordings that are no longer there.")
-@click.option("--retry-failed", is_flag=True, help="Do again recordings that are broken or were given up.")
+@click.option("--prune", is_flag=True, help="Drop the rows of recordings that no longer exist.")
+@click.option("--retry-failed", is_flag=True, help="Retry recordings that failed or were abandoned.")
 @click.option(
     "--until",
     metavar="TIME",
-    help="Be done by then, like 07:00 or 2026-05-21T07:00: what is left waits for the next run.",
+    help="Stop by this time, such as 07:00 or 2026-05-21T07:00; the next run does the rest.",
 )
 @click.option(
     "--log-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Add what the run tells to this file too, a line at a time, with the time.",
+    help="Also append the run's messages to this file, one per line, with the time.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Tell machines: one JSON object per line on standard output."
-)
+@click.option("--json", "as_json", is_flag=True, help="Write progress as JSON Lines to standard output.")
 def process(
     paths: tuple[Location, ...],
     out: Location,
@@ -56,9 +63,9 @@ def process(
 ) -> None:
     """Run a model over an archive of recordings and write detections and captions to Parquet.
 
-    PATHs are directories, searched for recordings, or recordings; on disks or in object stores
-    (s3://bucket/prefix, gs://bucket/prefix). What --out already holds is not
-    done again: run the same command after an interruption, or when recordings were added.
+    PATHs are recordings, or directories to search for recordings, on disks or in object stores
+    (s3://bucket/prefix, gs://bucket/prefix). What --out already contains is not processed again: run the same
+    command after an interruption, or when recordings were added.
     """
     settings = archive_config(**given)
 
@@ -75,7 +82,9 @@ def process(
                 paths, out, settings, progress, prune=prune, retry_failed=retry_failed, stop=stop
             )
     except KeyboardInterrupt:
-        progress.say(f"interrupted; what was done is kept in {out}: run the same command again to go on")
+        progress.say(
+            f"interrupted; finished segments are kept in {out}: run the same command again to continue"
+        )
         raise click.exceptions.Exit(INTERRUPTED) from None
     except RunStopped as stopped:
         progress.say(f"stopped: {stopped}")
@@ -84,7 +93,7 @@ def process(
         _print_summary(counts, out)
     if counts.left:
         why = f"stopped ({stop.reason})" if stop.reason else "not all recordings could be read"
-        progress.say(f"{why}: {counts.left} segments are left; run the same command again to go on")
+        progress.say(f"{why}: {counts.left} segments are left; run the same command again to continue")
         if not stop.in_time:
             raise click.exceptions.Exit(_EXIT_CODES.get(stop.reason or "", 1))
 
@@ -95,7 +104,7 @@ def _print_summary(counts: Any, out: Location) -> None:
         if counts.left:
             return
         console.print(
-            f"nothing to do: what was asked for is in {out} already ({counts.recordings.total()} recordings)",
+            f"nothing to do: {out} already contains all selected recordings ({counts.recordings.total()} recordings)",
             highlight=False,
         )
         return
@@ -116,10 +125,10 @@ def _print_summary(counts: Any, out: Location) -> None:
         for label, number in counts.detections.most_common(_LABELS_SHOWN):
             table.add_row(escape(printable(label)[:_LABEL_WIDTH]), str(number))
         if len(counts.detections) > _LABELS_SHOWN:
-            table.add_row(f"… and {len(counts.detections) - _LABELS_SHOWN} labels more", "")
+            table.add_row(f"… and {len(counts.detections) - _LABELS_SHOWN} more labels", "")
         console.print(table)
     console.print(
-        escape(f'tables: {out}; ask them with: naturelm query {out} "SELECT * FROM detections"'),
+        escape(f'tables: {out}; query them with: naturelm query {out} "SELECT * FROM detections"'),
         highlight=False,
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""`naturelm query`: ask the tables in SQL."""
+"""`naturelm query`: SQL on the tables."""
 
 from __future__ import annotations
 
@@ -9,28 +9,24 @@ from pathlib import Path
 import click
 import pyarrow as pa
 
-from naturelm.cli.locations import LOCATION
+from naturelm.cli._options import QUERY_FORMATS, directory_argument, format_option, out_file_option
 from naturelm.errors import NaturelmError
 from naturelm.storage import Location
 from naturelm.tables import output as outputs
 from naturelm.tables.interrupt import interruptible
 from naturelm.tables.query import open_tables, select
 
-OUTPUTS = [*outputs.TEXT_WRITERS, "parquet"]
-
 
 @click.command()
-@click.argument("directory", type=LOCATION)
+@directory_argument
 @click.argument("sql")
-@click.option(
-    "--output", type=click.Choice(OUTPUTS), default="table", show_default=True, help="Form of the answer."
-)
-@click.option("--out", type=click.Path(path_type=Path), help="Write to this file and not to standard output.")
-def query(directory: Location, sql: str, output: str, out: Path | None) -> None:
-    """Ask the results in DIRECTORY a question in SQL (DuckDB's); "-" reads the SQL from standard input.
+@format_option(*QUERY_FORMATS)
+@out_file_option
+def query(directory: Location, sql: str, form: str, out: Path | None) -> None:
+    """Run a SQL query (DuckDB's dialect) on the tables in DIRECTORY; "-" reads it from standard input.
 
-    The tables are recordings, answers, detections, captions, events and labels. Nothing can be changed, and
-    no other file and no network be reached from SQL. Times are in UTC where a column says nothing else.
+    The tables are recordings, answers, detections, captions, events, labels and reviews. SQL can change nothing and
+    reach no other file and no network. Times are in UTC unless the column's name ends in _local.
 
     \b
     naturelm query night "SELECT label, count(*) FROM detections GROUP BY label"
@@ -38,23 +34,23 @@ def query(directory: Location, sql: str, output: str, out: Path | None) -> None:
     if sql == "-":
         sql = sys.stdin.read()
     with interruptible(open_tables(directory, locked=True)) as connection:
-        write(select(connection, sql, outputs.BATCH_ROWS), output, out)
+        write(select(connection, sql, outputs.BATCH_ROWS), form, out)
 
 
-def write(reader: pa.RecordBatchReader, output: str, out: Path | None) -> None:
-    """Write an answer to a file or to standard output; on a terminal, a table fits it."""
+def write(reader: pa.RecordBatchReader, form: str, out: Path | None) -> None:
+    """Write rows to a file or to standard output; on a terminal, a table is fitted to its width."""
     if out is not None and out.is_dir():
         raise NaturelmError(f"{out}: is a directory; give --out a file")
     try:
-        if output == "parquet":
+        if form == "parquet":
             _write_parquet(reader, out)
         elif out is not None:
             with outputs.whole_file(out) as file:
-                outputs.TEXT_WRITERS[output](reader, file)
-        elif output == "table" and sys.stdout.isatty():
+                outputs.TEXT_WRITERS[form](reader, file)
+        elif form == "table" and sys.stdout.isatty():
             outputs.write_table(reader, sys.stdout, shutil.get_terminal_size().columns)
         else:
-            outputs.TEXT_WRITERS[output](reader, sys.stdout)
+            outputs.TEXT_WRITERS[form](reader, sys.stdout)
     except OSError as error:
         if out is None:
             raise
@@ -66,6 +62,6 @@ def _write_parquet(reader: pa.RecordBatchReader, out: Path | None) -> None:
         with outputs.whole_file(out, "wb") as file:
             outputs.write_parquet(reader, file)
     elif sys.stdout.isatty():
-        raise NaturelmError("Parquet is not for a terminal; give --out FILE")
+        raise NaturelmError("Parquet cannot be written to a terminal; give --out FILE")
     else:
         outputs.write_parquet(reader, sys.stdout.buffer)

@@ -6,26 +6,25 @@ from pathlib import Path
 
 import click
 
+from naturelm.cli._options import archive_option
+
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--out", default="report.html", show_default=True, type=click.Path(path_type=Path, dir_okay=False),
+    "--out", default="report.html", show_default=True, type=click.Path(path_type=Path, dir_okay=False),
     help="HTML file to write.",
 )  # fmt: skip
 @click.option(
     "--clips", default=3, show_default=True, type=click.IntRange(0, 20),
-    help="Best detections to show and play of each of the most frequent labels.",
+    help="Number of clips to show and play for each of the most frequent labels.",
 )  # fmt: skip
-@click.option(
-    "--archive", type=click.Path(path_type=Path),
-    help="Where the recordings lie now.  [default: where the runs read them]",
-)  # fmt: skip
+@archive_option
 def report(directory: Path, out: Path, clips: int, archive: Path | None) -> None:
-    """Write one HTML page about the results in DIRECTORY, which opens offline.
+    """Write one HTML page about the results in DIRECTORY; it opens offline.
 
-    It tells what was processed and what failed, when something was heard, which labels with which scores, and
-    plays the best clips.
+    The page shows what was processed and what failed, when labels were detected and with which scores, and plays the
+    best clips.
     """
     from naturelm.tables.report import write_report
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from naturelm.cli.locations import LOCATION
+from naturelm.cli._options import directory_argument, format_option
 from naturelm.storage import Location
 from naturelm.text import printable
 
@@ -17,12 +17,12 @@ _FINE = ("ok", "too_short")
 
 
 @click.command()
-@click.argument("directory", type=LOCATION)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def status(directory: Location, as_json: bool) -> None:
-    """Say what the newest run into DIRECTORY is doing, and what is done: during a run or after it.
+@directory_argument
+@format_option("table", "json")
+def status(directory: Location, form: str) -> None:
+    """Report what the newest run into DIRECTORY is doing or did, and what is finished.
 
-    DIRECTORY is the --out of naturelm process. A run that ended without a word is told as such.
+    DIRECTORY is the --out of naturelm process. A run whose process died is reported as such.
     """
     from naturelm.archive.figures import hours
     from naturelm.archive.status import newest_run
@@ -35,17 +35,17 @@ def status(directory: Location, as_json: bool) -> None:
     ).fetchall()
     failures = connection.sql(
         f"SELECT path, status, error FROM recordings WHERE status NOT IN {_FINE} ORDER BY path"
-        + ("" if as_json else f" LIMIT {_FAILURES_SHOWN}")
+        + ("" if form == "json" else f" LIMIT {_FAILURES_SHOWN}")
     ).fetchall()
-    if as_json:
-        told = {
+    if form == "json":
+        state = {
             "state": run.state,
             "last_sign": run.last_sign.isoformat(),
             "recordings": {name: {"recordings": n, "hours": seconds / 3600} for name, n, seconds in counts},
             "failures": [dict(zip(("path", "status", "error"), row, strict=True)) for row in failures],
             "run": run.record,
         }
-        click.echo(json.dumps(told, ensure_ascii=True))
+        click.echo(json.dumps(state, ensure_ascii=True))
         return
     click.echo(f"{printable(str(directory))}: {printable(_sentence(run))}")
     if run.figures is not None and run.state in ("running", "silent", "died"):

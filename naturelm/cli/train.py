@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from naturelm.cli import INTERRUPTED
+from naturelm.cli._options import address_option
 
 
 class _ConfigOrVerb(click.Group):
-    """`train CONFIG` trains; `train report` is a verb: a first word that is none is taken for a configuration."""
+    """`train CONFIG` trains; `train report` is a verb: any other first word is taken for a configuration."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -27,15 +28,15 @@ class _ConfigOrVerb(click.Group):
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "CONFIG [--workers N | --no-ray] [--address RAY] [--resume]")
-        formatter.write_usage(ctx.command_path, "report RUN -o FILE", prefix="       ")
+        formatter.write_usage(ctx.command_path, "report RUN --out FILE", prefix="       ")
 
 
 @click.group(cls=_ConfigOrVerb)
 def train() -> None:
-    """Train a model as CONFIG says, or plot how a run went.
+    """Train a model as CONFIG specifies, or plot the learning curves of a run.
 
-    CONFIG is a YAML file like configs/train/stage1.yaml. After an interruption run the same command with --resume:
-    training goes on from the last checkpoint as if nothing had happened.
+    CONFIG is a YAML file such as configs/train/stage1.yaml. After an interruption run the same command with --resume:
+    training continues from the last checkpoint exactly as if it had not been interrupted.
     """
 
 
@@ -45,15 +46,15 @@ def train() -> None:
     "--workers",
     type=int,
     metavar="N",
-    help="Ray Train workers [default: one per GPU].",
+    help="Ray Train workers.  [default: one per GPU]",
 )
 @click.option(
-    "--ray/--no-ray", default=None, help="Train on Ray, or in this process alone [default: what CONFIG says]."
+    "--ray/--no-ray", default=None, help="Train on Ray, or in this process.  [default: as CONFIG specifies]"
 )
-@click.option("--address", metavar="RAY", help="Ray cluster to join [default: start one here].")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint, if there is one.")
+@address_option
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint, if there is one.")
 def run(config: Path, workers: int | None, ray: bool | None, address: str | None, resume: bool) -> None:
-    """Train as CONFIG says (`run` may be left out)."""
+    """Train as CONFIG specifies (`run` may be left out)."""
     from naturelm.training.config import load
 
     settings = load(config, {"workers": workers, "ray": ray, "address": address})
@@ -66,25 +67,25 @@ def run(config: Path, workers: int | None, ray: bool | None, address: str | None
     try:
         run_training(settings, resume, progress)
     except KeyboardInterrupt:
-        progress.say("interrupted; the last checkpoint is kept: go on with --resume")
+        progress.say("interrupted; the last checkpoint is kept: continue with --resume")
         raise click.exceptions.Exit(INTERRUPTED) from None
     except (RunStopped, OSError) as stopped:
         why = f"{stopped.filename}: {stopped.strerror}" if isinstance(stopped, OSError) else str(stopped)
-        progress.say(f"stopped: {why}; the last checkpoint is kept: go on with --resume")
+        progress.say(f"stopped: {why}; the last checkpoint is kept: continue with --resume")
         raise click.exceptions.Exit(1) from None
     click.echo(
-        f"run: {settings.run.storage}; export it with: naturelm export-checkpoint {settings.run.storage} OUT"
+        f"run: {settings.run.storage}; export it with: naturelm export-checkpoint {settings.run.storage} --out MODEL"
     )
 
 
 @train.command()
 @click.argument("run_dir", metavar="RUN")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Image to write (png, svg, pdf)."
+    "--out", required=True, type=click.Path(path_type=Path), help="Image to write (.png, .svg or .pdf)."
 )
-def report(run_dir: str, output: Path) -> None:
-    """Plot loss, learning rate and evaluations of a run."""
+def report(run_dir: str, out: Path) -> None:
+    """Plot the loss, learning rate and evaluations of a run."""
     from naturelm.training.report import plot_run
 
-    plot_run(run_dir, output)
-    click.echo(output)
+    plot_run(run_dir, out)
+    click.echo(out)

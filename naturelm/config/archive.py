@@ -18,7 +18,7 @@ QueryKind = Literal["detection", "caption", "classification"]
 class Section(BaseModel):
     """Settings that belong together: unknown ones are refused, and none changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class StationLabels(Section):
@@ -77,7 +77,7 @@ class Query(Section):
         if any(not label.strip() for labels in lists for label in labels):
             raise ValueError("a label is empty")
         if any(len(set(labels)) != len(labels) for labels in lists):
-            raise ValueError("a label stands twice")
+            raise ValueError("duplicate label")
         return self
 
     def labels_at(self, station: str) -> tuple[str, ...]:
@@ -242,7 +242,7 @@ class ArchiveConfig(Section):
         ids = [query.id for query in queries]
         twice = sorted({name for name in ids if ids.count(name) > 1})
         if twice:
-            raise ValueError(f"query id {twice[0]!r} stands twice")
+            raise ValueError(f"duplicate query id {twice[0]!r}")
         return queries
 
     def analysis(self, model_revision: str) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""From a YAML file to checked settings: loaded once at the edge and threaded down by section."""
+"""From a YAML file to validated settings: loaded once at the edge and passed down by section."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
@@ -12,18 +14,27 @@ from naturelm.config.archive import ArchiveConfig
 from naturelm.config.label_lists import read_label_list
 from naturelm.errors import NaturelmError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 _EXAMPLE = "configs/archive.yaml"
 
 
-def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> ArchiveConfig:
-    """Load an archive configuration: overrides win over the file, the file over the defaults.
+def load(
+    path: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> ArchiveConfig:
+    """Load an archive configuration: overrides take precedence over the file, the file over the defaults.
 
     Parameters
     ----------
     path : Path, optional
         YAML file with the sections of `ArchiveConfig`.
-    overrides : dict, optional
-        Sections that win over the file's, key by key (`{"windows": {"hop_s": 5.0}}`); None values do not.
+    overrides : mapping, optional
+        Sections that take precedence over the file's, key by key (`{"windows": {"hop_s": 5.0}}`); None values do not.
+    flags : mapping of str to str, optional
+        The command-line option behind an override, by setting (`{"windows.hop_s": "--hop"}`), for error messages.
 
     Raises
     ------
@@ -38,33 +49,78 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> A
             continue
         base = raw.setdefault(section, {})
         if not isinstance(base, dict):
-            raise NaturelmError(f"{where}: {section} is {base!r}, not settings; see {_EXAMPLE}")
+            raise NaturelmError(f"{where}: {section} is {shortened(base)}, not a section; see {_EXAMPLE}")
         base.update({key: value for key, value in values.items() if value is not None})
     try:
         return ArchiveConfig.model_validate(raw)
     except ValidationError as error:
-        raise NaturelmError(f"{where}: {first_problem(error, _EXAMPLE)}") from None
+        raise NaturelmError(_sentence(error, where, flags or {})) from None
+
+
+def _sentence(error: ValidationError, where: str, flags: Mapping[str, str]) -> str:
+    """The first problem of a validation, attributed to the options that set it or else to the file."""
+    problem = error.errors(include_url=False)[0]
+    setting = ".".join(str(part) for part in problem["loc"])
+    behind = [flag for name, flag in flags.items() if _is_within(setting, name) or _is_within(name, setting)]
+    if not behind or problem["type"] == "extra_forbidden":
+        return f"{where}: {first_problem(error, _EXAMPLE)}"
+    message = _message(problem)
+    if problem["type"] == "value_error":
+        named = any(re.search(rf"{flag}\b", message) for flag in behind)
+        return message if named else f"{' and '.join(behind)}: {message}"
+    return f"{' and '.join(behind)} is {shortened(problem['input'])}: {message}"
+
+
+def _is_within(setting: str, section: str) -> bool:
+    return setting == section or setting.startswith(f"{section}.")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which refuses a key that is given twice: the last one would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key is not None and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"duplicate key {shortened(key)}", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path, example: str) -> dict[str, Any]:
-    """The sections of a YAML file; `example` names a file that shows what belongs there.
+    """The sections of a YAML file, none where it is empty; `example` names a file that shows what belongs there.
 
     Raises
     ------
     NaturelmError
-        The file is missing or is not YAML, or it holds something else than sections.
+        The file is missing or is not YAML, or it holds something other than sections.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)
     except OSError as error:
         raise NaturelmError(
             f"{path}: cannot read the configuration ({error.strerror}); check its path"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
-        raise NaturelmError(f"{path}: not valid YAML ({problem}); mend the file") from None
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise NaturelmError(
+            f"{path}{line}: not valid YAML ({shortened(error.problem)}); fix the file"
+        ) from None
+    except (
+        yaml.YAMLError,
+        ValueError,
+    ) as error:  # ValueError: not UTF-8, a NUL in the path, a number of 6,000 digits
+        problem = shortened(" ".join(str(error).split()))
+        raise NaturelmError(f"{path}: not valid YAML ({problem}); fix the file") from None
+    except RecursionError:
+        raise NaturelmError(f"{path}: not valid YAML (nested too deeply); fix the file") from None
+    if raw is None:
+        return {}
     if not isinstance(raw, dict):
-        raise NaturelmError(f"{path}: holds {type(raw).__name__}, not sections; see {example}")
+        raise NaturelmError(f"{path}: contains {type(raw).__name__}, not sections; see {example}")
     return raw
 
 
@@ -93,12 +149,27 @@ def _with_label_file(query: Any, path: Path) -> Any:
 
 
 def first_problem(error: ValidationError, example: str) -> str:
-    """Tell a validation error in one sentence: the setting, its value and what is wrong."""
+    """Describe a validation error in one sentence: the setting, its value and what is wrong."""
     problem = error.errors(include_url=False)[0]
     setting = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown setting {setting}; see {example} for the known ones"
-    message = problem["msg"].removeprefix("Value error, ")
+        return f"unknown setting {shortened(setting)}; see {example} for the known ones"
+    message = _message(problem)
     if problem["type"] == "value_error":
         return f"{setting}: {message}" if setting else message
-    return f"{setting} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{setting} is {shortened(problem['input'])}: {message}"
+
+
+def _message(problem: ErrorDetails) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    return message if problem["type"] == "value_error" else message[0].lower() + message[1:]
+
+
+def shortened(value: object, limit: int = 200) -> str:
+    """A value as an error message shows it: at most `limit` characters of its text or representation."""
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a structure that contains itself
+        text = f"a value of type {type(value).__name__}"
+    text = repr(text) if isinstance(value, str) else text
+    return text if len(text) <= limit else f"{text[:limit]}…"

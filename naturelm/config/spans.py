@@ -26,7 +26,7 @@ def parse_dates(text: str) -> DateSpans:
     Raises
     ------
     NaturelmError
-        A date is none, or a span ends before it begins.
+        A date is invalid, or a span ends before it begins.
     """
     spans = []
     for part in text.split(","):
@@ -38,10 +38,10 @@ def parse_dates(text: str) -> DateSpans:
             )
         except ValueError:
             raise NaturelmError(
-                f"dates {text!r}: {part.strip()!r} is no date; give 2019-05-20, 2019-05-20..2019-05-22 or a list"
+                f"{part.strip()!r} is not a valid date; give 2019-05-20, 2019-05-20..2019-05-22 or a list"
             ) from None
         if span[1] < span[0]:
-            raise NaturelmError(f"dates {text!r}: {part.strip()!r} ends before it begins; swap the two")
+            raise NaturelmError(f"{part.strip()!r} ends before it begins; swap the two dates")
         spans.append(span)
     return tuple(spans)
 
@@ -57,7 +57,7 @@ def parse_hours(text: str) -> HourSpans:
     Raises
     ------
     NaturelmError
-        An hour is none, or a span is empty.
+        An hour is invalid, or a span is empty.
     """
     spans: list[tuple[int, int]] = []
     for part in text.split(","):
@@ -65,10 +65,10 @@ def parse_hours(text: str) -> HourSpans:
         first, last = _minutes(start), _minutes(end)
         if not dash or first is None or last is None:
             raise NaturelmError(
-                f"hours {text!r}: {part.strip()!r} is no span of the day; give 04:00-08:00, 22:00-02:00 or a list"
+                f"{part.strip()!r} is not a valid span of hours; give 04:00-08:00, 22:00-02:00 or a list"
             )
         if first in (last, DAY_MINUTES):
-            raise NaturelmError(f"hours {text!r}: {part.strip()!r} is empty; give an end after the start")
+            raise NaturelmError(f"{part.strip()!r} is empty; give an end after the start")
         spans += [(first, last)] if first < last else [(first, DAY_MINUTES), (0, last)]
     return tuple(span for span in spans if span[0] < span[1])
 

@@ -163,7 +163,7 @@ def read_stations(path: Path) -> Stations:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise NaturelmError(
-            f"{path}: cannot read the stations ({error.strerror}); check stations_file"
+            f"{path}: cannot read the stations ({error.strerror}); check --stations-file or the setting stations_file"
         ) from None
     except UnicodeDecodeError:
         raise NaturelmError(f"{path}: is not UTF-8 text; save the stations as UTF-8") from None

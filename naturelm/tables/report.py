@@ -58,7 +58,7 @@ def write_report(directory: Path, out: Path, clips_per_label: int = 3, archive: 
     try:
         out.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise NaturelmError(f"{out}: cannot be written ({error.strerror}); give -o a file name") from None
+        raise NaturelmError(f"{out}: cannot be written ({error.strerror}); give --out a file name") from None
 
 
 def render_report(directory: Path, clips_per_label: int = 3, archive: Path | None = None) -> str:

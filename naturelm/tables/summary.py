@@ -309,4 +309,4 @@ def _hours(hours: float | None) -> str:
 
 def _left_out(count: int, what: str) -> Iterator[str]:
     if count > 0:
-        yield f"({count:,} more {what}; --output json lists all)"
+        yield f"({count:,} more {what}; --format json lists all)"

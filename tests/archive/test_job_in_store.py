@@ -149,7 +149,7 @@ def test_results_in_a_store_are_asked_in_sql(archive: str, bucket: str) -> None:
     with open_tables(out, locked=True) as tables:
         found = tables.sql("SELECT station, count(*) FROM recordings GROUP BY ALL ORDER BY ALL").fetchall()
         assert found == [("NORTH1", 3), ("SOUTH", 1)]
-    shown = CliRunner().invoke(main, ["query", out, "SELECT count(*) AS n FROM answers", "--output", "csv"])
+    shown = CliRunner().invoke(main, ["query", out, "SELECT count(*) AS n FROM answers", "--format", "csv"])
     assert shown.exit_code == 0, shown.output
     assert int(shown.output.split()[1]) > 10
     summary = CliRunner().invoke(main, ["summary", out])

@@ -39,7 +39,7 @@ def bench(*arguments: str) -> Any:
 
 
 def test_engine_and_plain_path_are_measured_in_one_run_and_agree() -> None:
-    shown = bench(*ENGINE, "--queries", "2", "--labels", "12", "--against", "plain", "--json")
+    shown = bench(*ENGINE, "--queries", "2", "--labels", "12", "--against", "plain", "--format", "json")
     measured = json.loads(shown.stdout)
     assert measured["windows_per_s"] == pytest.approx(3 / measured["runs_s"]["engine"][0])
     assert measured["plain"]["windows_per_s"] == pytest.approx(2 / measured["runs_s"]["plain"][0])
@@ -97,7 +97,9 @@ def test_the_published_layout_computes_what_the_model_does(model: NatureLM) -> N
         ours, published = model.encode_audio(waveforms), encode_as_published(model, waveforms)
     assert (ours - published).abs().max() < 1e-4 * ours.abs().max()
     shown = json.loads(
-        bench("encode", "--model", str(SMALL_MODEL), "--windows", "2", "--repeats", "1", "--json").stdout
+        bench(
+            "encode", "--model", str(SMALL_MODEL), "--windows", "2", "--repeats", "1", "--format", "json"
+        ).stdout
     )
     assert shown["ratio"] > 0
     assert shown["largest_relative_difference"] < 1e-4
@@ -139,7 +141,7 @@ def recordings(tmp_path: Path) -> Path:
 
 
 def test_decoding_is_measured_by_format_and_broken_files_are_counted(recordings: Path) -> None:
-    measured = json.loads(bench("decode", str(recordings), "--json").stdout)
+    measured = json.loads(bench("decode", str(recordings), "--format", "json").stdout)
     assert {kind.split("/")[0] for kind in measured["kinds"]} == {"WAV", "FLAC"}
     for kind in measured["kinds"].values():
         assert kind["hours"] == pytest.approx(25 / 3600)
@@ -150,7 +152,9 @@ def test_decoding_is_measured_by_format_and_broken_files_are_counted(recordings:
 def test_the_whole_job_is_measured_and_leaves_nothing_behind(recordings: Path) -> None:
     before = sorted(recordings.iterdir())
     measured = json.loads(
-        bench("pipeline", str(recordings), "--model", str(SMALL_MODEL), "--workers", "0", "--json").stdout
+        bench(
+            "pipeline", str(recordings), "--model", str(SMALL_MODEL), "--workers", "0", "--format", "json"
+        ).stdout
     )
     assert measured["windows"] == 6
     assert measured["sound_s"] == pytest.approx(50.0, abs=0.01)

@@ -72,7 +72,7 @@ def test_run_is_told_while_it_lives_after_it_was_killed_and_when_it_is_complete(
     assert {"start", "failure", "progress"} <= {event["event"] for event in events}
     assert (events[-1]["event"], events[-1]["status"]) == ("end", "complete")
     assert "3 recordings" in log.read_text()
-    machine = json.loads(told(out, "--json"))
+    machine = json.loads(told(out, "--format", "json"))
     assert machine["state"] == "complete"
     assert machine["recordings"]["ok"]["recordings"] == 2
     assert [row["path"] for row in machine["failures"]] == ["empty.wav"]

@@ -24,7 +24,7 @@ COMMANDS = {
         "query",
         "{}",
         "FROM detections",
-        "--output",
+        "--format",
         "csv",
         "--out",
         "{out}/rows.csv",
@@ -32,7 +32,7 @@ COMMANDS = {
     "query, sort every row": ["query", "{}", "FROM detections ORDER BY score DESC, start_local"],
     "summary": ["summary", "{}"],
     "summary --by label": ["summary", "{}", "--by", "label"],
-    "events to Parquet": ["events", "{}", "--output", "parquet", "--out", "{out}/events.parquet"],
+    "events to Parquet": ["events", "{}", "--format", "parquet", "--out", "{out}/events.parquet"],
     "export raven, per recording": ["export", "{}", "--format", "raven", "--out", "{out}/raven"],
     "export raven, combined": ["export", "{}", "--format", "raven", "--out", "{out}/raven.txt"],
     "export birdnet-parquet": [

@@ -186,12 +186,12 @@ def test_command_prints_events_in_every_form(tmp_path):
 
     assert run().splitlines()[-1] == "(2 rows)"
     assert run("--gap", "10").splitlines()[-1] == "(1 row)"
-    assert json.loads(run("--min-score", "0.95", "--output", "json")) == []
-    [event] = csv.DictReader(io.StringIO(run("--gap", "10", "--output", "csv")))
+    assert json.loads(run("--min-score", "0.95", "--format", "json")) == []
+    [event] = csv.DictReader(io.StringIO(run("--gap", "10", "--format", "csv")))
     assert (event["label"], event["end_s"], event["windows"]) == ("Robin", "30.0", "2")
 
 
-@pytest.mark.parametrize("options", [["--gap", "-1"], ["--min-score", "2"], ["--output", "xml"]])
+@pytest.mark.parametrize("options", [["--gap", "-1"], ["--min-score", "2"], ["--format", "xml"]])
 def test_command_refuses_what_makes_no_sense(tmp_path, options):
     result = CliRunner().invoke(main, ["events", str(write_results(tmp_path)), *options])
     assert result.exit_code == 2

@@ -162,8 +162,10 @@ def test_min_score_label_query_and_events_select(night, tmp_path, form):
 
     assert select("--min-score", "0.5") == [(0.0, 10.0, 0.9), (20.0, 25.0, 0.75)]
     assert select("--label", " WREN. ") == [(10.0, 20.0, 0.35)]
-    assert select("--query", "latin") == [(20.0, 25.0, 0.75)]
-    assert select("--label", "wren", "--label", "Strix aluco", "--query", "species") == [(10.0, 20.0, 0.35)]
+    assert select("--query-id", "latin") == [(20.0, 25.0, 0.75)]
+    assert select("--label", "wren", "--label", "Strix aluco", "--query-id", "species") == [
+        (10.0, 20.0, 0.35)
+    ]
     assert select("--label", "nobody") == []
     assert select("--events") == sorted(
         [(0.0, 20.0, 0.9), (10.0, 20.0, 0.35), (10.0, 20.0, None), (20.0, 25.0, 0.75)], key=repr
@@ -289,7 +291,7 @@ def test_raven_combined_counts_time_over_silent_recordings_too(night, tmp_path):
 
 def test_raven_tables_are_read_by_crowsetta(night, tmp_path):
     crowsetta = pytest.importorskip("crowsetta")
-    export(night, "raven", tmp_path / "all.txt", "--query", "species")
+    export(night, "raven", tmp_path / "all.txt", "--query-id", "species")
     annotations = crowsetta.formats.bbox.Raven.from_file(tmp_path / "all.txt", annot_col="Common Name")
     boxes = annotations.to_bbox()
     assert [(box.onset, box.offset, box.label) for box in boxes] == [

@@ -433,9 +433,9 @@ def test_csv_json_and_parquet_say_the_same(night, tmp_path):
     sql = (
         "SELECT path, start_s, start_local, start_time, score, [label] AS list FROM detections ORDER BY score"
     )
-    from_csv = list(csv.DictReader(io.StringIO(ask(night, sql, "--output", "csv").output)))
-    from_json = json.loads(ask(night, sql, "--output", "json").output)
-    assert ask(night, sql, "--output", "parquet", "--out", str(tmp_path / "x.parquet")).exit_code == 0
+    from_csv = list(csv.DictReader(io.StringIO(ask(night, sql, "--format", "csv").output)))
+    from_json = json.loads(ask(night, sql, "--format", "json").output)
+    assert ask(night, sql, "--format", "parquet", "--out", str(tmp_path / "x.parquet")).exit_code == 0
     from_parquet = pq.read_table(tmp_path / "x.parquet").to_pylist()
     assert [row["path"] for row in from_csv] == ["a/1.wav", "lost.wav", "a/1.wav"]
     for one, two, three in zip(from_csv, from_json, from_parquet, strict=True):
@@ -448,17 +448,17 @@ def test_csv_json_and_parquet_say_the_same(night, tmp_path):
 
 
 def test_json_of_no_rows_is_an_empty_array(night):
-    assert json.loads(ask(night, "FROM detections WHERE false", "--output", "json").output) == []
+    assert json.loads(ask(night, "FROM detections WHERE false", "--format", "json").output) == []
 
 
 def test_json_has_no_number_that_json_does_not_know(night):
     sql = "SELECT 'nan'::DOUBLE AS a, 'inf'::DOUBLE AS b, 170141183460469231731687303715884105727 AS c, 1.50 AS d, 1 d"
-    [row] = json.loads(ask(night, sql, "--output", "json").output)
+    [row] = json.loads(ask(night, sql, "--format", "json").output)
     assert row == {"a": None, "b": None, "c": 170141183460469231731687303715884105727, "d": 1.5, "d_2": 1}
 
 
 def test_sql_is_read_from_standard_input(night):
-    result = CliRunner().invoke(main, ["query", str(night), "-", "--output", "csv"], input="SELECT 1 AS one")
+    result = CliRunner().invoke(main, ["query", str(night), "-", "--format", "csv"], input="SELECT 1 AS one")
     assert result.output == "one\n1\n"
 
 
@@ -466,10 +466,10 @@ def test_out_replaces_the_file_only_when_the_answer_is_whole(night, tmp_path):
     out = tmp_path / "answer.csv"
     out.write_text("before")
     sql = "SELECT CAST(CASE WHEN range = 99999 THEN 'x' ELSE '1' END AS INTEGER) FROM range(100000)"
-    assert ask(night, sql, "--output", "csv", "--out", str(out)).exit_code == 2
+    assert ask(night, sql, "--format", "csv", "--out", str(out)).exit_code == 2
     assert out.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["answer.csv"]
-    assert ask(night, "SELECT 1 AS one", "--output", "csv", "--out", str(out)).exit_code == 0
+    assert ask(night, "SELECT 1 AS one", "--format", "csv", "--out", str(out)).exit_code == 0
     assert out.read_text() == "one\n1\n"
 
 
@@ -482,7 +482,7 @@ def test_out_that_is_a_directory_is_told(night, tmp_path):
 def test_a_closed_pipe_is_no_traceback(night):
     code = "from naturelm.cli import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "query", str(night), "FROM range(3000000)", "--output", "csv"],
+        [sys.executable, "-c", code, "query", str(night), "FROM range(3000000)", "--format", "csv"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -512,7 +512,7 @@ def test_ctrl_c_ends_a_query_at_once_and_leaves_no_half_file(night, tmp_path, sq
             "query",
             str(night),
             sql,
-            "--output",
+            "--format",
             "csv",
             "--out",
             tmp_path / "rows.csv",
@@ -577,9 +577,9 @@ def test_hostile_text_cannot_steer_the_terminal(tmp_path, text):
     assert result.exit_code == 0
     assert len(result.output.splitlines()) == 3
     assert all(character.isprintable() for line in result.output.split("\n") for character in line)
-    [back] = json.loads(ask(night, "SELECT label FROM detections", "--output", "json").output)
+    [back] = json.loads(ask(night, "SELECT label FROM detections", "--format", "json").output)
     assert back["label"] == text
-    csv_text = ask(night, "SELECT label FROM detections", "--output", "csv").output_bytes.decode()
+    csv_text = ask(night, "SELECT label FROM detections", "--format", "csv").output_bytes.decode()
     assert list(csv.reader(io.StringIO(csv_text, newline=""))) == [["label"], [text]]
 
 

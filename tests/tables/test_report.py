@@ -266,6 +266,6 @@ def test_a_directory_without_results_is_one_sentence(tmp_path: Path) -> None:
 
 def test_command_writes_the_page(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
-    result = CliRunner().invoke(report, [str(write_results(tmp_path / "results")), "-o", str(out)])
+    result = CliRunner().invoke(report, [str(write_results(tmp_path / "results")), "--out", str(out)])
     assert (result.exit_code, result.output) == (0, f"{out}: 0.0 MB\n")
     assert f"naturelm {naturelm.__version__}" in out.read_text(encoding="utf-8")

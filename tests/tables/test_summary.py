@@ -134,12 +134,12 @@ def test_an_empty_night_has_a_summary(tmp_path):
     for by in ("hour", "date", "station", "label"):
         output = run(write_results(tmp_path / by), "--by", by)
         assert "all" in output
-        assert json.loads(run(tmp_path / by, "--by", by, "--output", "json"))["labels"] == []
+        assert json.loads(run(tmp_path / by, "--by", by, "--format", "json"))["labels"] == []
 
 
 @pytest.mark.parametrize("by", ["hour", "date", "station", "label"])
 def test_json_has_what_the_table_shows(night, by):
-    summary = json.loads(run(night, "--by", by, "--output", "json"))
+    summary = json.loads(run(night, "--by", by, "--format", "json"))
     assert summary["by"] == by
     assert summary["statuses"]["ok"]["recordings"] == 3
     assert [label["label"] for label in summary["labels"]] == ["Robin", "Wren"]

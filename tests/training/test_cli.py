@@ -94,33 +94,33 @@ def test_training_reporting_and_exporting_in_a_row(written, tmp_path):
     path = written()
     done = call("train", path)
     assert done.exit_code == 0, done.output
-    assert f"naturelm export-checkpoint {tmp_path / 'run'} OUT" in done.output
+    assert f"naturelm export-checkpoint {tmp_path / 'run'} --out MODEL" in done.output
     assert len(losses(tmp_path / "run")) == 6
     assert "give --resume" in refused(call("train", "run", path))
     again = call("train", "--resume", path)
     assert again.exit_code == 0, again.output
     assert "nothing to do: all 6 steps" in again.output
     for name in ("plot.png", "plot.svg"):
-        plotted = call("train", "report", tmp_path / "run", "-o", tmp_path / name)
+        plotted = call("train", "report", tmp_path / "run", "--out", tmp_path / name)
         assert plotted.exit_code == 0, plotted.output
         assert (tmp_path / name).stat().st_size > 5000
-    exported = call("export-checkpoint", tmp_path / "run", tmp_path / "out")
+    exported = call("export-checkpoint", tmp_path / "run", "--out", tmp_path / "out")
     assert exported.exit_code == 0, exported.output
     assert "step 6 written" in exported.output
-    assert "is not empty" in refused(call("export-checkpoint", tmp_path / "run", tmp_path / "out"))
+    assert "is not empty" in refused(call("export-checkpoint", tmp_path / "run", "--out", tmp_path / "out"))
     board = list((tmp_path / "run/tensorboard").glob("events.out.tfevents.*"))
     assert board
     assert b"train/learning_rate" in board[0].read_bytes()
 
 
 def test_report_tells_what_it_cannot_do(tmp_path):
-    assert "holds no run" in refused(call("train", "report", tmp_path, "-o", "x.png"))
+    assert "holds no run" in refused(call("train", "report", tmp_path, "--out", "x.png"))
 
 
 def test_help_shows_both_ways():
     text = call("train", "--help").output
     assert "CONFIG [--workers N | --no-ray] [--address RAY] [--resume]" in text
-    assert "report RUN -o FILE" in text
+    assert "report RUN --out FILE" in text
     assert "--resume" in call("train", "run", "--help").output
 
 
@@ -141,7 +141,7 @@ def test_published_stages_are_as_published():
 
 
 def test_training_steps_can_be_measured():
-    done = call("bench", "train", "--batch", "2", "--steps", "1", "--device", "cpu", "--json")
+    done = call("bench", "train", "--batch", "2", "--steps", "1", "--device", "cpu", "--format", "json")
     assert done.exit_code == 0, done.output
     result = json.loads(done.output)
     assert result["parameters_trained"] < result["parameters"]
