@@ -165,7 +165,7 @@ def test_infer_prints_a_line_for_each_window_and_names_broken_files(night: Path,
     assert spans == ["a.wav #0.00s - 10.00s", "a.wav #10.00s - 12.00s", "c.wav #0.00s - 10.00s"]
     broken, cut, short = done.stderr.splitlines()
     assert broken.startswith("b.wav: ")
-    assert cut == "c.wav: ends at 10.0 s, its header claims 20.0 s"
+    assert cut == "c.wav: the sound ends at 10.00 s, before the 20.00 s that the header claims"
     assert short == "d.wav: holds less than 0.5 s of sound, so no window"
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [(Path(row["path"]).name, row["start_s"], row["end_s"]) for row in rows] == [

@@ -65,6 +65,8 @@ class Query(Section):
     def _prompt_has_text(cls, prompt: str) -> str:
         if not prompt.strip():
             raise ValueError("a query needs a prompt with text")
+        if not prompt.isascii() and any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise ValueError("the prompt contains half of a surrogate pair, which is not text")
         return prompt.strip()
 
     @model_validator(mode="after")

@@ -105,15 +105,13 @@ def read_yaml(path: Path, example: str) -> dict[str, Any]:
             f"{path}: cannot read the configuration ({error.strerror}); check its path"
         ) from None
     except yaml.MarkedYAMLError as error:
-        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
         raise NaturelmError(
-            f"{path}{line}: not valid YAML ({shortened(error.problem)}); fix the file"
+            f"{path}: {line}not valid YAML ({str(error.problem)[:200]}); fix the file"
         ) from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-    ) as error:  # ValueError: not UTF-8, a NUL in the path, a number of 6,000 digits
-        problem = shortened(" ".join(str(error).split()))
+    # ValueError: not UTF-8, a NUL in the path, a number of thousands of digits.
+    except (yaml.YAMLError, ValueError) as error:
+        problem = " ".join(str(error).split())[:200]
         raise NaturelmError(f"{path}: not valid YAML ({problem}); fix the file") from None
     except RecursionError:
         raise NaturelmError(f"{path}: not valid YAML (nested too deeply); fix the file") from None
@@ -153,7 +151,7 @@ def first_problem(error: ValidationError, example: str) -> str:
     problem = error.errors(include_url=False)[0]
     setting = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown setting {shortened(setting)}; see {example} for the known ones"
+        return f"unknown setting {setting[:200]}; see {example} for the known ones"
     message = _message(problem)
     if problem["type"] == "value_error":
         return f"{setting}: {message}" if setting else message

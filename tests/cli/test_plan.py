@@ -41,7 +41,7 @@ def test_plan_tells_what_is_there_and_what_is_to_be_done(archive, tmp_path):
     lines = told(archive, tmp_path / "out")
     assert "7 recordings (1 corrupt, 6 ok), 50.3 min of sound" in lines
     assert "2 station-days" in lines
-    assert "1 recordings whose start is not known" in lines
+    assert "1 recordings without a known start time" in lines
     assert "1 broken or empty:" in lines
     assert "  B/20240501_040000.wav: corrupt (the file is empty)" in lines
     assert "1 pauses longer than usual:" in lines
@@ -61,7 +61,7 @@ def test_planning_begins_no_analysis(archive, tmp_path):
 def test_plan_takes_off_what_is_chosen_away(archive, tmp_path):
     lines = told(archive, tmp_path / "out", "--hours", "04:30-05:00", "--stations", "A")
     assert any(line.startswith("to do: 180 windows in 3 segments") for line in lines)
-    assert "4 segments not chosen" in lines
+    assert "4 segments not selected" in lines
 
 
 def test_plan_changes_no_table_and_tells_what_a_run_will_change(archive, tmp_path):
@@ -106,18 +106,18 @@ def test_trial_gives_a_time(tmp_path):
     result = call("plan", tmp_path / "archive", "--out", tmp_path / "out", "--window", "10")
     assert result.exit_code == 0, result.output
     assert " windows/s (a trial of " in result.output
-    assert "if begun now" in result.output
+    assert "if started now" in result.output
 
 
 @pytest.mark.parametrize("verb", ["plan", "process"])
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--dates", "May", "'May' is no date"),
+        ("--dates", "May", "'May' is not a valid date"),
         ("--dates", "2024-05-02..2024-05-01", "ends before it begins"),
-        ("--hours", "dawn", "'dawn' is no span of the day"),
-        ("--sample", "0", "selection.sample is 0"),
-        ("--sample", "1.5", "selection.sample is 1.5"),
+        ("--hours", "dawn", "'dawn' is not a valid span of hours"),
+        ("--sample", "0", "--sample is 0"),
+        ("--sample", "1.5", "--sample is 1.5"),
         ("--stations-file", "none.csv", "none.csv: cannot read the stations"),
     ],
 )
@@ -139,4 +139,4 @@ def test_stations_file_in_settings_lies_beside_them(archive, tmp_path):
     config.write_text("stations_file: places.csv\nselection:\n  dates: 2024-05-01\n")
     lines = told(archive, tmp_path / "out", "--config", config)
     assert not any("local time only" in line for line in lines)
-    assert "1 segments not chosen" in lines
+    assert "1 segments not selected" in lines

@@ -12,6 +12,7 @@ import soundfile
 from click.testing import CliRunner
 
 from naturelm.cli import VERBS, main
+from naturelm.cli._settings import archive_config
 
 
 @pytest.fixture
@@ -39,19 +40,18 @@ def refused(result) -> str:
         (["--hop", "0"], "hop is 0 s; give a positive --hop"),
         (["--window", "-10"], "window is -10 s; give a positive --window"),
         (["--window", "5", "--hop", "6"], "longer than the window"),
-        (["--window", "nan"], "window is nan s"),
-        (["--query", "species="], "--query 'species=': not ID=TEXT"),
-        (["--query", "which species?"], "not ID=TEXT"),
-        (["--query", "a=x", "--query", "a=y"], "'a' stands twice"),
-        (["--query", "a:song=x"], "kind is 'song'"),
+        (["--window", "nan"], "--window is nan: "),
+        (["--query", "species="], "--query 'species=': the prompt has no text"),
+        (["--query", "a=x", "--query", "a=y"], "--query: duplicate query id 'a'"),
+        (["--query", "a:song=x"], "--query is 'song'"),
         (["--model", "no-such-model"], "no model 'no-such-model'"),
-        (["--batch-size", "0"], "batch_size is 0"),
-        (["--workers", "-1"], "workers is -1"),
-        (["--channel", "-1"], "channel is -1"),
-        (["--merging-alpha", "3"], "merging_alpha is 3"),
+        (["--batch-size", "0"], "--batch-size is 0"),
+        (["--workers", "-1"], "--workers is -1"),
+        (["--channel", "-1"], "--channel is -1"),
+        (["--merging-alpha", "3"], "--merging-alpha is 3"),
         (["--config", "none.yaml"], "none.yaml: cannot read"),
-        (["--max-workers", "0"], "max_workers is 0"),
-        (["--gpus-per-worker", "2"], "gpus_per_worker is 2"),
+        (["--max-workers", "0"], "--max-workers is 0"),
+        (["--gpus-per-worker", "2"], "--gpus-per-worker is 2"),
         (["--until", "soon"], "--until 'soon': is no time"),
         (["--until", "2020-05-21T07:00"], "is over; give a time to come"),
     ],
@@ -95,3 +95,12 @@ def test_version_is_told():
     result = call("--version")
     assert result.exit_code == 0
     assert result.output.startswith("naturelm, version ")
+
+
+def test_prompt_without_an_id_is_named_query():
+    config = archive_config(config=None, queries=("Which species?", "a:caption=What = this?", "Which frogs?"))
+    assert [(query.id, query.kind, query.prompt) for query in config.queries] == [
+        ("query", "detection", "Which species?"),
+        ("a", "caption", "What = this?"),
+        ("query2", "detection", "Which frogs?"),
+    ]

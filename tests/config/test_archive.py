@@ -35,15 +35,15 @@ def test_flag_wins_over_file_and_file_over_default(tmp_path):
         ("queries: []", "queries"),
         ("queries: [{id: a, prompt: '  '}]", "prompt with text"),
         ("queries: [{id: 'a b', prompt: x}]", "queries.0.id is 'a b'"),
-        ("queries: [{id: a, prompt: x}, {id: a, prompt: y}]", "'a' stands twice"),
+        ("queries: [{id: a, prompt: x}, {id: a, prompt: y}]", "duplicate query id 'a'"),
         ("queries: [{id: a, prompt: x, kind: classification}]", "needs labels"),
-        ("queries: [{id: a, prompt: x, kind: classification, labels: [Owl, Owl]}]", "stands twice"),
+        ("queries: [{id: a, prompt: x, kind: classification, labels: [Owl, Owl]}]", "duplicate label"),
         ("queries: [{id: a, prompt: x, labels: [Owl]}]", "labels belong to kind classification"),
         ("queries: [{id: a, prompt: x, kind: guess}]", "queries.0.kind is 'guess'"),
         ("job: {workers: -1}", "job.workers is -1"),
         ("model: {merging_alpha: 2}", "model.merging_alpha is 2"),
         ("windows: 10", "windows"),
-        ("- a\n- b", "holds list"),
+        ("- a\n- b", "contains list"),
         ("a: [", "not valid YAML"),
     ],
 )
@@ -138,3 +138,32 @@ def test_missing_labels_file_and_a_list_given_twice_are_told(tmp_path):
     path.write_text("queries: [{id: a, prompt: x, kind: classification, labels: [Owl], labels_file: b.txt}]")
     with pytest.raises(NaturelmError, match="labels and labels_file"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("windows: {hop_s: 5}\nwindows: {hop_s: 6}\n", "duplicate key 'windows'"),
+        ("windows:\n  hop_s: 5\n  hop_s: 6\n", "line 3: not valid YAML (duplicate key 'hop_s')"),
+        ("windows: {hop_s: .nan}\n", "windows.hop_s is nan: input should be a finite number"),
+        (f"windows: {{hop_s: {'9' * 6000}}}\n", "not valid YAML"),
+        (f"windows: {'[' * 5000}{']' * 5000}\n", "not valid YAML"),
+        ("model: {name: &a [x, x, x, x]}\nqueries: [*a, *a]\n", "model.name is"),
+        ('queries: [{id: a, prompt: "\\uD800"}]\n', "surrogate pair"),
+    ],
+)
+def test_hostile_yaml_is_one_short_sentence(tmp_path, text, expected):
+    path = tmp_path / "night.yaml"
+    path.write_text(text)
+    with pytest.raises(NaturelmError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert expected in message
+    assert str(path) in message
+    assert len(message) < len(str(path)) + 400
+
+
+def test_empty_file_means_the_defaults(tmp_path):
+    path = tmp_path / "night.yaml"
+    path.write_text("# nothing yet\n")
+    assert load(path) == load()
