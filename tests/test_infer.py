@@ -166,7 +166,7 @@ def test_infer_prints_a_line_for_each_window_and_names_broken_files(night: Path,
     broken, cut, short = done.stderr.splitlines()
     assert broken.startswith("b.wav: ")
     assert cut == "c.wav: the sound ends at 10.00 s, before the 20.00 s that the header claims"
-    assert short == "d.wav: holds less than 0.5 s of sound, so no window"
+    assert short == "d.wav: contains less than 0.5 s of sound, so no window"
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [(Path(row["path"]).name, row["start_s"], row["end_s"]) for row in rows] == [
         ("a.wav", 0.0, 10.0),
