@@ -75,6 +75,8 @@ def process_archive(
     # Names are checked first and weights are fetched last: a mistake is told before anything slow begins.
     resolve(config.model.name)
     scan = scan_archive(paths, out, config)
+    for kind in scan.left_out:
+        progress.say(f"left out: {kind.sentence}")
     _check_label_lists(scan.recordings, config)
     model = known_weights(config.model.name)
     output = Output(

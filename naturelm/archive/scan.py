@@ -12,6 +12,7 @@ from naturelm.config.archive import ArchiveConfig
 from naturelm.errors import NaturelmError
 from naturelm.ids import split_segment_id
 from naturelm.recordings import LeftOut, Recording, find_audio, probe_all
+from naturelm.recordings.name_patterns import apply_pattern
 from naturelm.recordings.stations import Stations, read_stations
 from naturelm.results.days import PublishedRecording
 from naturelm.results.output import Output
@@ -29,7 +30,7 @@ class Scan:
     own : list of Recording
         As the files say.
     recordings : list of Recording
-        The same with what the stations file says.
+        The same with what the pattern for names and the stations file say.
     scope : Scope
         Where the scan looked.
     stations : Stations, optional
@@ -56,7 +57,7 @@ def scan_archive(paths: Sequence[Location], out: Location, config: ArchiveConfig
     Raises
     ------
     NaturelmError
-        A path is missing, there are no recordings, or the stations file cannot be used.
+        A path is missing, there are no recordings, or the pattern for names or the stations file cannot be used.
     """
     stations = read_stations(Path(config.stations_file)) if config.stations_file else None
     found = find_audio(paths)
@@ -70,7 +71,11 @@ def scan_archive(paths: Sequence[Location], out: Location, config: ArchiveConfig
         raise NaturelmError(
             f"{where}: no recordings found; give a directory or file with WAV, FLAC, MP3 or the like"
         )
-    recordings = own if stations is None else [stations.describe(recording) for recording in own]
+    recordings = own
+    if config.recordings.name_pattern is not None:
+        recordings = apply_pattern(own, config.recordings.name_pattern)
+    if stations is not None:
+        recordings = [stations.describe(recording) for recording in recordings]
     return Scan(own, recordings, Scope.of(paths, own), stations, found.left_out)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from naturelm.recordings import Recording
+from naturelm.recordings.name_patterns import AmbiguousNames, ambiguous_names
+from naturelm.recordings.times import clock_remark
 
 # Recorders round the time in a name to a second, and start the next file while they close the last.
 _TOLERANCE_S = 2.0
@@ -58,6 +60,12 @@ class Survey:
         Recordings whose start is not known, and those of which only local time is.
     copies : int
         Recordings that have the content of another one.
+    ambiguous : list of AmbiguousNames
+        Names that may contain a time and need a pattern.
+    clocks : list of str
+        One sentence for each recording whose clock is doubtful.
+    remarks : list of str
+        One sentence for each thing in metadata that was corrected or cannot be used.
     gaps : list of Pause
         Between recordings whose starts lie further apart than is usual at the station; the longest first.
     overlaps : list of Pause
@@ -73,13 +81,17 @@ class Survey:
     without_time: int = 0
     without_utc: int = 0
     copies: int = 0
+    ambiguous: list[AmbiguousNames] = field(default_factory=list)
+    clocks: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     gaps: list[Pause] = field(default_factory=list)
     overlaps: list[Pause] = field(default_factory=list)
 
 
 def survey(recordings: Sequence[Recording]) -> Survey:
     """Count what recordings hold, and look for pauses and overlaps between those of each station."""
-    found = Survey(recordings=len(recordings))
+    found = Survey(recordings=len(recordings), ambiguous=ambiguous_names(recordings))
+    now = dt.datetime.now()
     days = set()
     contents: Counter[str] = Counter()
     by_station: dict[str, list[Recording]] = defaultdict(list)
@@ -96,6 +108,10 @@ def survey(recordings: Sequence[Recording]) -> Survey:
         found.without_utc += start is not None and recording.start_time is None
         if start is not None:
             days.add((recording.station, start.date()))
+        clock = clock_remark(start, now)
+        if clock is not None:
+            found.clocks.append(f"{recording.path}: {clock}")
+        found.remarks.extend(f"{recording.path}: {remark}" for remark in recording.remarks)
         by_station[recording.station].append(recording)
     found.dates = len(days)
     found.copies = sum(number - 1 for number in contents.values())

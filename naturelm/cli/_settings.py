@@ -17,7 +17,7 @@ from naturelm.errors import NaturelmError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 SECTIONS = {
-    "Input and output": ["out", "config", "stations_file", "channel"],
+    "Input and output": ["out", "config", "name_pattern", "stations_file", "channel"],
     "Model and queries": ["model", "llm", "merging_alpha", "queries", "window", "hop", "gate"],
     "Selection": ["dates", "hours", "stations", "sample", "order"],
     "Compute": ["workers", "max_workers", "gpus_per_worker", "batch_size", "address"],
@@ -31,6 +31,7 @@ _SETTINGS = {
     "merging_alpha": "model.merging_alpha",
     "window": "windows.length_s",
     "hop": "windows.hop_s",
+    "name_pattern": "recordings.name_pattern",
     "channel": "audio.channel",
     "gate": "gate.threshold_db",
     "dates": "selection.dates",
@@ -77,6 +78,11 @@ _OPTIONS = [
         type=float,
         metavar="DB",
         help="Skip windows in which nothing rises DB above the background.  [default: process every window]",
+    ),
+    click.option(
+        "--name-pattern",
+        metavar="PATTERN",
+        help="What file names contain, such as '{station}_%y%m%d_%H%M%S'.  [default: what known recorders write]",
     ),
     click.option(
         "--stations-file",

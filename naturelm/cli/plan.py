@@ -47,6 +47,8 @@ def plan(paths: tuple[Location, ...], out: Location, trial: bool, **given: Any) 
     found = forecast(paths, out, settings, trial=trial)
     console = Console()
     _print_survey(console, survey(found.scan.recordings))
+    for kind in found.scan.left_out:
+        _print(console, f"left out: {kind.sentence}")
     _print_stations(console, found)
     _print_work(console, found, out)
 
@@ -73,7 +75,11 @@ def _print_survey(console: Console, found: Survey) -> None:
         _print(console, f"{found.without_utc} recordings in local time only; a stations file gives them UTC")
     if found.copies:
         _print(console, f"{found.copies} recordings with the same content as another one")
+    for kind in found.ambiguous:
+        _print(console, kind.sentence)
     _list(console, "broken or empty", found.broken)
+    _list(console, "recordings with a doubtful clock", found.clocks)
+    _list(console, "remarks on metadata", found.remarks)
     _list(console, "overlaps", [_sentence(pause) for pause in found.overlaps])
     _list(console, "pauses longer than usual", [_sentence(pause) for pause in found.gaps])
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from naturelm.config.defaults import MIN_SAMPLE_RATE_HZ
+from naturelm.config.name_pattern import GivenPattern
 from naturelm.config.spans import parse_dates, parse_hours
 from naturelm.ids import settings_hash
 from naturelm.windows import check_window
@@ -116,9 +117,19 @@ class RecordingSettings(Section):
     ----------
     min_sample_rate_hz : float
         A header with a lower rate is not believed: its recording is `unsupported`.
+    name_pattern : str, optional
+        What file names say of start and station, see `naturelm.config.name_pattern`.
     """
 
+    name_pattern: str | None = None
     min_sample_rate_hz: float = Field(default=MIN_SAMPLE_RATE_HZ, gt=0, le=100_000, allow_inf_nan=False)
+
+    @field_validator("name_pattern")
+    @classmethod
+    def _pattern_is_one(cls, name_pattern: str | None) -> str | None:
+        if name_pattern is not None:
+            GivenPattern(name_pattern)
+        return name_pattern
 
 
 class AudioSettings(Section):

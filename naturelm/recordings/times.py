@@ -1,4 +1,4 @@
-"""Which times a recording can have, and which of those its clock is to be doubted for."""
+"""Which times a recording can have, and which of them make its clock doubtful."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def clock_remark(start_local: datetime | None, now: datetime) -> str | None:
     if start_local is None:
         return None
     if start_local.year in _CLOCK_STARTS:
-        return f"the clock says {start_local.year}, where clocks begin that were never set"
+        return f"the clock shows {start_local.year}, where a clock begins that was never set"
     # Zones differ by a day.
     if start_local > now + timedelta(days=1):
-        return f"the clock says {start_local:%Y-%m-%d %H:%M}, which is in the future"
+        return f"the clock shows {start_local:%Y-%m-%d %H:%M}, which is in the future"
     return None

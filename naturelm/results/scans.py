@@ -27,7 +27,7 @@ from naturelm.segments import cut_segments
 from naturelm.storage import Location, StorePath, is_url, list_files, location
 
 # Counts up when headers are read otherwise, too: what older manifests say of files is then not taken over.
-FORMAT = 2
+FORMAT = 3
 
 # What a stations file may change; `own` keeps what the file itself says, so that it need not be read again.
 _PLACE_AND_TIME: list[tuple[str, pa.DataType]] = [

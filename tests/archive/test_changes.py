@@ -159,6 +159,29 @@ def test_stations_file_given_later_corrects_rows_without_new_answers(archive, ou
     assert first["start_time"] == dt.datetime(2024, 5, 1, 2, tzinfo=dt.UTC)
 
 
+def test_name_pattern_given_later_corrects_rows_without_new_answers(archive, out, tmp_path):
+    config = settings(recordings={"name_pattern": "{station}/%Y%d%m_%H%M%S"})
+    assert process(archive, out, config).done == []
+    assert tables(out) == fresh(archive, tmp_path, config=config)
+    row = next(row for row in rows(out, "recordings") if row["path"] == "A/20240501_040000.wav")
+    assert (row["start_local"], row["start_time_source"]) == (dt.datetime(2024, 1, 5, 4), "pattern")
+    # Taken away, it leaves what the file itself says.
+    assert process(archive, out).done == []
+    assert tables(out) == fresh(archive, tmp_path)
+
+
+def test_stations_file_adds_to_what_a_name_pattern_says(archive, out, tmp_path):
+    stations = tmp_path / "stations.csv"
+    stations.write_text("station,timezone\nA,UTC+2\n")
+    pattern = {"name_pattern": "{station}/%Y%d%m_%H%M%S"}
+    process(archive, out, settings(recordings=pattern, stations_file=str(stations)))
+    row = next(row for row in rows(out, "recordings") if row["path"] == "A/20240501_040000.wav")
+    assert (row["start_time"], row["start_time_source"]) == (
+        dt.datetime(2024, 1, 5, 2, tzinfo=dt.UTC),
+        "pattern+timezone",
+    )
+
+
 def test_staged_rows_are_corrected_too(archive, tmp_path):
     process(archive, tmp_path / "out", limit=5)
     stations = tmp_path / "stations.csv"

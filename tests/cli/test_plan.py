@@ -101,6 +101,29 @@ def test_plan_tells_where_stations_file_and_archive_disagree(archive, tmp_path):
     assert "5 recordings outside the deployments of their station:" in lines
 
 
+def test_name_pattern_says_what_names_do_not_by_themselves(tmp_path):
+    for name in ("pond_100512_053000.wav", "pond_110512_053000.wav"):
+        record(tmp_path / "archive" / name, 1, seconds=20)
+    lines = told(tmp_path / "archive", tmp_path / "out")
+    assert "2 recordings without a known start time" in lines
+    assert (
+        "2 names like 'pond_100512_053000.wav' may contain a time: give --name-pattern '{station}_%y%m%d_%H%M%S' or "
+        "'{station}_%d%m%y_%H%M%S' or '{station}_%m%d%y_%H%M%S'" in lines
+    )
+    lines = told(tmp_path / "archive", tmp_path / "out", "--name-pattern", "{station}_%d%m%y_%H%M%S")
+    assert "2 station-days" in lines
+    assert not any("start time" in line or "may contain a time" in line for line in lines)
+
+
+def test_doubtful_clocks_remarks_and_what_is_left_out_are_listed(tmp_path):
+    record(tmp_path / "archive/20000101_000000.wav", 1, seconds=20)
+    record(tmp_path / "archive/#recycle/20240501_000000.wav", 2, seconds=20)
+    lines = told(tmp_path / "archive", tmp_path / "out")
+    assert "1 recordings with a doubtful clock:" in lines
+    assert "  20000101_000000.wav: the clock shows 2000, where a clock begins that was never set" in lines
+    assert any(line.startswith("left out: 1 ") and "#recycle (1)" in line for line in lines)
+
+
 def test_trial_gives_a_time(tmp_path):
     record(tmp_path / "archive/A/20240501_040000.wav", 1, seconds=20)
     result = call("plan", tmp_path / "archive", "--out", tmp_path / "out", "--window", "10")
@@ -119,6 +142,12 @@ def test_trial_gives_a_time(tmp_path):
         ("--sample", "0", "--sample is 0"),
         ("--sample", "1.5", "--sample is 1.5"),
         ("--stations-file", "none.csv", "none.csv: cannot read the stations"),
+        ("--name-pattern", "%m%d_%H%M", "name pattern '%m%d_%H%M': it lacks the year (%Y or %y)"),
+        (
+            "--name-pattern",
+            "x%Y%m%d_%H",
+            "(--name-pattern, recordings.name_pattern) matches none of 7 recordings",
+        ),
     ],
 )
 def test_mistake_is_one_sentence_and_exit_code_2(archive, tmp_path, verb, option, value, said):

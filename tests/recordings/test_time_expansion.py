@@ -126,11 +126,11 @@ NOW = datetime(2026, 11, 26, 12)
 @pytest.mark.parametrize(
     ("start", "said"),
     [
-        (datetime(1970, 1, 1, 0, 3), "the clock says 1970, where clocks begin that were never set"),
-        (datetime(1980, 1, 1), "the clock says 1980, where clocks begin that were never set"),
-        (datetime(2000, 3, 9), "the clock says 2000, where clocks begin that were never set"),
-        (datetime(2026, 11, 28), "the clock says 2026-11-28 00:00, which is in the future"),
-        (datetime(2064, 5, 10), "the clock says 2064-05-10 00:00, which is in the future"),
+        (datetime(1970, 1, 1, 0, 3), "the clock shows 1970, where a clock begins that was never set"),
+        (datetime(1980, 1, 1), "the clock shows 1980, where a clock begins that was never set"),
+        (datetime(2000, 3, 9), "the clock shows 2000, where a clock begins that was never set"),
+        (datetime(2026, 11, 28), "the clock shows 2026-11-28 00:00, which is in the future"),
+        (datetime(2064, 5, 10), "the clock shows 2064-05-10 00:00, which is in the future"),
         (datetime(2026, 11, 27, 11), None),  # it may be tomorrow elsewhere
         (datetime(1999, 12, 31), None),
         (datetime(2001, 1, 1), None),
