@@ -64,7 +64,11 @@ class Day:
     @classmethod
     def of(cls, recording: Recording) -> Day:
         start = recording.start_local
-        return cls(recording.station, start.date().isoformat() if start else "")
+        return cls.on(recording.station, start.date() if start else None)
+
+    @classmethod
+    def on(cls, station: str, date: dt.date | None) -> Day:
+        return cls(station, date.isoformat() if date else "")
 
     def as_date(self) -> dt.date | None:
         return dt.date.fromisoformat(self.date) if self.date else None

@@ -162,17 +162,27 @@ def location(text: str | os.PathLike[str] | StorePath) -> Location:
     return StorePath(scheme, key)
 
 
-def write_whole(place: Location, content: bytes | pa.Buffer) -> None:
+def write_whole(place: Location, content: bytes | pa.Buffer, scratch: Location | None = None) -> None:
     """Write a file so that it appears whole or not at all, and stays after a power cut.
 
-    On a disk it is written beside its name, brought to the disk and renamed. A store shows an object when its upload
-    is complete: one PUT, or, from 10 MiB on, the last of several requests.
+    On a disk it is written under a temporary name, brought to the disk and renamed. A store shows an object when its
+    upload is complete: one PUT, or, from 10 MiB on, the last of several requests.
+
+    Parameters
+    ----------
+    place : Path or StorePath
+        The file.
+    content : bytes or buffer
+        What it will hold.
+    scratch : Path or StorePath, optional
+        A directory of the same disk for the temporary file; by default it is beside the file.
     """
     if isinstance(place, StorePath):
         with _told(place), place.filesystem.open_output_stream(place.key) as stream:
             stream.write(content)
         return
-    temporary = place.with_name(f".{place.name}.{os.getpid()}{TEMPORARY}")
+    folder = scratch if isinstance(scratch, Path) else place.parent
+    temporary = folder / f".{place.name}.{os.getpid()}{TEMPORARY}"
     try:
         with temporary.open("wb") as file:
             file.write(content)

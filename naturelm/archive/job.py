@@ -17,6 +17,7 @@ from naturelm.config.archive import ArchiveConfig
 from naturelm.errors import NaturelmError, RunStopped
 from naturelm.models.presets import known_weights, resolve
 from naturelm.recordings import Recording
+from naturelm.results.analysis import check_begun
 from naturelm.results.layout import writes_to
 from naturelm.results.lock import Lock
 from naturelm.results.output import Output
@@ -71,6 +72,7 @@ def process_archive(
     began = time.monotonic()
     stop = stop or Stop()
     lock = Lock(out, progress.say, lambda: stop.ask("another run has taken the output directory"))
+    check_begun(out)
     lock.check()
     # Names are checked first and weights are fetched last: a mistake is told before anything slow begins.
     resolve(config.model.name)

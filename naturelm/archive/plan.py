@@ -14,11 +14,13 @@ from naturelm.archive.work import Todo, find_todo
 from naturelm.config.archive import ArchiveConfig
 from naturelm.machine import read_gpus, usable_cores
 from naturelm.models.presets import known_weights, resolve
+from naturelm.results.analysis import check_begun
 from naturelm.results.days import PublishedRecording
 from naturelm.results.layout import holds_results
 from naturelm.results.output import Output
 from naturelm.results.run_records import hardware, read_records
 from naturelm.results.scans import Manifests
+from naturelm.results.visible import committed
 from naturelm.segments import Read, Segment
 from naturelm.storage import Location
 
@@ -64,6 +66,7 @@ def forecast(paths: Sequence[Location], out: Location, config: ArchiveConfig, *,
     NaturelmError
         As `process_archive`.
     """
+    check_begun(out)
     resolve(config.model.name)
     scan = scan_archive(paths, out, config)
     published: list[PublishedRecording] = []
@@ -76,11 +79,8 @@ def forecast(paths: Sequence[Location], out: Location, config: ArchiveConfig, *,
         output = Output(
             out, config.analysis(model.revision or ""), config.model_dump(mode="json"), segment_windows
         )
-        published, staged, segment_windows = (
-            output.published.recordings(),
-            output.staged.ids(),
-            output.analysis.segment_windows,
-        )
+        published, staged = committed(out)
+        segment_windows = output.analysis.segment_windows
         rate = earlier_rate(out, output.analysis.hash)
     changes = compare(scan, published, out)
     manifest = Manifests(out).write(scan.own, scan.recordings, scan.scope, config.windows, segment_windows)

@@ -17,7 +17,6 @@ from naturelm.recordings.stations import Stations, read_stations
 from naturelm.results.days import PublishedRecording
 from naturelm.results.output import Output
 from naturelm.results.scans import Manifests, Scope, Seen
-from naturelm.segments import Day
 from naturelm.storage import Location
 
 
@@ -90,22 +89,23 @@ def settle(
     scan: Scan, output: Output, config: ArchiveConfig, *, retry_failed: bool, prune: bool
 ) -> tuple[Changes, Todo]:
     """Bring what is published and staged in line with the archive, write the manifest, find what is to be done."""
+    output.recover()
+    output.discard(_outdated(scan, output, prune))
     published = output.published.recordings()
     changes = compare(scan, published, output.directory)
-    apply(changes, output, prune)
-    if changes.moves or changes.stale or (prune and changes.vanished):
+    dropped = [*changes.stale, *(changes.vanished if prune else [])]
+    if changes.moves or dropped:
+        output.change(changes.moves, dropped)
         published = output.published.recordings()
-    retried = {old.recording_id for old in published if retry_failed and old.has_failed}
-    staged = output.recover(old for old in published if old.recording_id not in retried)
-    outdated = _outdated(scan, output, staged, prune)
-    output.staged.remove(outdated)
+    # Of recordings that are tried again, staged segments take the place of published ones.
+    staged = output.unstage_published(old for old in published if not (retry_failed and old.has_failed))
     Manifests(output.directory).write(
         scan.own, scan.recordings, scan.scope, config.windows, output.analysis.segment_windows
     )
     todo = find_todo(
         [recording for recording in scan.recordings if recording.recording_id not in changes.kept_out],
         published,
-        staged - outdated,
+        staged,
         config.windows,
         output.analysis.segment_windows,
         config.selection,
@@ -115,8 +115,9 @@ def settle(
     return changes, todo
 
 
-def _outdated(scan: Scan, output: Output, staged: set[str], prune: bool) -> set[str]:
+def _outdated(scan: Scan, output: Output, prune: bool) -> set[str]:
     """Staged segments that would not be staged now: of files with other names, contents, times or places."""
+    staged = output.staged.ids()
     told = output.staged_recordings(staged)
     changes = compare(scan, list(told.values()), output.directory)
     over = {old.recording_id for old, _ in changes.moves}
@@ -236,19 +237,3 @@ def _sort_out(
                 changes.stale.append(old)
             else:
                 changes.vanished.append(old)
-
-
-def apply(changes: Changes, output: Output, prune: bool) -> None:
-    """Bring published rows in line with the archive; rows of vanished files go only where `prune` says so."""
-    leaving: dict[Day, set[str]] = defaultdict(set)
-    by_source: dict[Day, dict[str, Recording]] = defaultdict(dict)
-    for old, new in changes.moves:
-        by_source[old.day][old.recording_id] = new
-        if old.day != Day.of(new):
-            leaving[old.day].add(old.recording_id)
-    for old in [*changes.stale, *(changes.vanished if prune else [])]:
-        leaving[old.day].add(old.recording_id)
-    for source, moves in sorted(by_source.items()):
-        output.carry_over(source, moves)
-    for day, recording_ids in sorted(leaving.items()):
-        output.drop(day, recording_ids)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from naturelm.archive.figures import Figures
 from naturelm.errors import NaturelmError
 from naturelm.machine import Gpu, process_exists
-from naturelm.results.layout import check_results
+from naturelm.results.analysis import check_version
 from naturelm.results.run_records import UPDATE_EVERY_S, read_records
 from naturelm.storage import Location
 
@@ -59,7 +59,7 @@ def newest_run(directory: Location) -> RunStatus:
     NaturelmError
         There are no results, or no run has left a record that can be read.
     """
-    check_results(directory)
+    check_version(directory)
     for record in read_records(directory):
         # A record that is damaged says nothing; the one before it may.
         with suppress(KeyError, TypeError, ValueError):

@@ -22,6 +22,7 @@ VERBS = {
     "plan": "Report what an archive contains and how long processing will take.",
     "process": "Run a model over an archive of recordings and write tables.",
     "status": "Report what a run is doing, from another terminal or after a crash.",
+    "migrate": "Convert a results directory that an older version wrote.",
     "query": "Query the tables with SQL.",
     "summary": "Print labels by hour, hours analysed and recording statuses.",
     "events": "Merge neighbouring detections of one label.",

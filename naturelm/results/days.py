@@ -7,7 +7,7 @@ the metadata of the day's `recordings` file, so that a later run does exactly th
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,10 @@ PARTS = b"naturelm.parts"
 
 # By recording, by first window: what the `recordings` row of that segment says of it alone.
 Parts = dict[str, dict[int, dict[str, Any]]]
+# Seconds between window starts, and windows a segment: what tells which segment a row belongs to.
+Cut = tuple[float, int]
+# By recording: the first windows of segments, or None for all that it has.
+Segments = Mapping[str, Collection[int] | None]
 _OF_A_PART = ("decoded_s", "windows", "status", "error")
 # What a recording's rows say that a stations file, or another name of the file, may change.
 _DESCRIPTION = (
@@ -73,21 +77,22 @@ class PublishedRecording:
         return str(self.description[0])
 
 
-def published_recordings(day: Day, table: pa.Table) -> list[PublishedRecording]:
-    """Who is in a day's `recordings` table."""
+def published_recordings(table: pa.Table) -> list[PublishedRecording]:
+    """The recordings of a day's `recordings` table."""
     parts = parts_of(table)
+    columns = ("recording_id", "station", "date", "status", *_DESCRIPTION)
     return [
         PublishedRecording(
             recording_id,
-            day,
+            Day.on(station, date),
             tuple(description),
             status,
             {first: part["status"] for first, part in parts[recording_id].items()}
             if recording_id in parts
             else None,
         )
-        for recording_id, status, *description in zip(
-            *(table[name].to_pylist() for name in ("recording_id", "status", *_DESCRIPTION)), strict=True
+        for recording_id, station, date, status, *description in zip(
+            *(table[name].to_pylist() for name in columns), strict=True
         )
     ]
 
@@ -103,6 +108,20 @@ def parts_of(recordings: pa.Table | None) -> Parts:
 def parts_metadata(parts: Parts) -> dict[bytes, bytes]:
     """The other way round; nothing where there are none."""
     return {PARTS: json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()} if parts else {}
+
+
+def merged_parts(
+    published: Mapping[int, dict[str, Any]], staged: Mapping[int, dict[str, Any]]
+) -> dict[int, dict[str, Any]]:
+    """Parts of a recording: published ones, and staged ones in place of those."""
+    return dict(published) | {
+        first: {name: row[name] for name in _OF_A_PART} for first, row in staged.items()
+    }
+
+
+def recording_row(description: Mapping[str, Any], parts: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    """The `recordings` row of a recording with these parts; `description` is any of its rows."""
+    return reduce_recordings([dict(description) | parts[first] for first in sorted(parts)])
 
 
 def merge_recordings(
@@ -122,48 +141,49 @@ def merge_recordings(
     parts = parts_of(old)
     rows = {} if old is None else {row["recording_id"]: row for row in old.to_pylist()}
     for recording_id, new in staged.items():
-        description = next(iter(new.values()))
-        own = parts.pop(recording_id, {}) | {
-            first: {name: row[name] for name in _OF_A_PART} for first, row in new.items()
-        }
-        rows[recording_id] = reduce_recordings([description | own[first] for first in sorted(own)])
+        own = merged_parts(parts.pop(recording_id, {}), new)
+        rows[recording_id] = recording_row(next(iter(new.values())), own)
         if recording_id in incomplete:
             parts[recording_id] = own
     return pa.Table.from_pylist(list(rows.values()), schema=TABLES[RECORDINGS]), parts
 
 
-def without_segments(
-    old: pa.Table,
-    segments: Mapping[str, Collection[int]],
-    partial: Collection[str],
-    windows: tuple[float, int],
-) -> pa.Table:
-    """Rows of another table that stay when segments are added.
-
-    Parameters
-    ----------
-    old : Table
-        The day's published rows.
-    segments : mapping
-        First windows of the added segments, by recording.
-    partial : collection of str
-        Recordings that keep the rows of their other segments.
-    windows : (float, int)
-        Seconds between window starts, and windows a segment.
-    """
-    hop_s, segment_windows = windows
-    stays = []
-    for recording_id, start_s in zip(
-        old["recording_id"].to_pylist(), old["start_s"].to_pylist(), strict=True
-    ):
-        if recording_id not in segments:
-            stays.append(True)
-        elif recording_id in partial:
-            first = round(start_s / hop_s) // segment_windows * segment_windows
-            stays.append(first not in segments[recording_id])
+def drop_recordings(old: pa.Table, segments: Segments) -> tuple[pa.Table, Parts]:
+    """`recordings` rows and parts of a day from which segments are taken."""
+    parts = parts_of(old)
+    rows = {row["recording_id"]: row for row in old.to_pylist()}
+    for recording_id, firsts in segments.items():
+        own = parts.pop(recording_id, {})
+        left = {} if firsts is None else {first: part for first, part in own.items() if first not in firsts}
+        if left:
+            rows[recording_id] = recording_row(rows[recording_id], left)
+            parts[recording_id] = left
         else:
-            stays.append(False)
-    return old.filter(pa.array(stays, pa.bool_()))
+            rows.pop(recording_id, None)
+    return pa.Table.from_pylist(list(rows.values()), schema=TABLES[RECORDINGS]), parts
+
+
+def without_segments(rows: pa.Table, segments: Segments, cut: Cut) -> pa.Table:
+    """Rows of a table other than `recordings` that stay when segments go."""
+    goes = [
+        firsts is None or first in firsts
+        for key, first in _segments_of(rows, cut)
+        for firsts in (segments.get(key, ()),)
+    ]
+    return rows.filter(pc.invert(pa.array(goes, pa.bool_())))
+
+
+def only_listed(rows: pa.Table, parts: Parts, cut: Cut) -> pa.Table:
+    """Rows of a table other than `recordings` without those of segments that a recording in parts does not list."""
+    stays = [key not in parts or first in parts[key] for key, first in _segments_of(rows, cut)]
+    return rows.filter(pa.array(stays, pa.bool_()))
+
+
+def _segments_of(rows: pa.Table, cut: Cut) -> Iterator[tuple[str, int]]:
+    """Each row's recording and the first window of its segment."""
+    hop_s, segment_windows = cut
+    for key, start_s in zip(rows["recording_id"].to_pylist(), rows["start_s"].to_pylist(), strict=True):
+        yield key, round(start_s / hop_s) // segment_windows * segment_windows
 
 
 def with_ids(table: pa.Table, recording_ids: Collection[str], inverted: bool = False) -> pa.Table:
@@ -178,6 +198,8 @@ def redescribed(name: str, rows: pa.Table, moves: Mapping[str, Recording]) -> pa
     for row in rows.to_pylist():
         new = moves[row["recording_id"]]
         row["recording_id"] = new.recording_id
+        day = Day.of(new)
+        row |= {"station": day.station, "date": day.as_date()}
         if name == RECORDINGS:
             row |= {column: getattr(new, column) for column in _DESCRIPTION}
         else:

@@ -1,35 +1,46 @@
 """Where an output directory holds what: the names of its files and folders.
 
-analysis.yaml                                            what determines the rows
-<table>/station=<station>/date=<date>/part-0.parquet     the published rows of a day
-_staging/<table>/<segment id>.parquet                    committed segments whose day is not complete
-_plans/<hash>.parquet                                    what scans found
-_runs/<start>.json                                       what ran
-reviews/<time>.parquet                                   what people decided about detections
-_lock.json                                               who writes
+    analysis.yaml                            what determines the rows
+    <table>/<station>/<date>.parquet         the published rows of a day; undated.parquet where no date is known
+    _staging/<table>/<segment id>.parquet    committed segments whose day is not complete
+    _staging/withdrawn.json                  published rows that do not count, while published files change
+    _plans/<hash>.parquet                    what scans found
+    _runs/<start>.json                       what ran
+    reviews/<time>.parquet                   what people decided about detections
+    _lock.json                               who writes
+
+Readers of Parquet open `<table>` as it is, so nothing else is ever in there: unfinished files are below `_staging`.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from urllib.parse import quote, unquote
 
 from naturelm.errors import NaturelmError, RunStopped
-from naturelm.segments import Day
 from naturelm.storage import Location, StoreError
 
 ANALYSIS = "analysis.yaml"
 STAGING = "_staging"
+WITHDRAWN = "withdrawn.json"
 PLANS = "_plans"
 RUNS = "_runs"
 REVIEWS = "reviews"
 LOCK = "_lock.json"
 
-_UNKNOWN = "__HIVE_DEFAULT_PARTITION__"
-_DAY_FILE = re.compile(r"station=([^/]*)/date=([^/]*)/part-0\.parquet")
+UNDATED = "undated"
+MOST_FOLDER_BYTES = 100
+
+# What ends a name that had to be cut. It occurs in no other: in a station's name it is percent-encoded.
+_CUT = "~"
+_HASH_BYTES = 8
+# Windows keeps these names for devices, whatever follows a dot in them.
+_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(?![^. ])")
+_DAY_FILE = re.compile(rf"([^/=._][^/=]*)/(\d{{4}}-\d\d-\d\d|{UNDATED})\.parquet")
 _SEGMENT_FILE = re.compile(r"([0-9a-f]{32}-\d{6,})\.parquet")
 
 
@@ -58,19 +69,52 @@ def check_results(directory: Location) -> None:
         )
 
 
-def day_path(day: Day) -> str:
+def folder_name(station: str, taken: Collection[str] = ()) -> str:
+    """The folder of a station in every table.
+
+    It is the station's name, percent-encoded where a disk, a shell or a reader of Parquet would take it for something
+    else. A name of more than `MOST_FOLDER_BYTES` is cut and ends with a hash, and so does one that differs from a
+    folder that is there in upper and lower case only: the disks of Windows and macOS take these for the same.
+
+    Parameters
+    ----------
+    station : str
+        Any text.
+    taken : collection of str
+        The folders that are there. A station that has one of them keeps it.
+    """
+    name = _encoded(station)
+    cut = name[: MOST_FOLDER_BYTES - 2 * _HASH_BYTES - len(_CUT)]
+    digest = hashlib.blake2b(station.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).hexdigest()
+    hashed = f"{re.sub('%.?$', '', cut)}{_CUT}{digest}"
+    if not name or len(name) > MOST_FOLDER_BYTES or hashed in taken:
+        return hashed
+    if name not in taken and any(name.lower() == other.lower() for other in taken):
+        return hashed
+    return name
+
+
+def station_of(folder: str) -> str | None:
+    """The station whose folder this is; None for a name that was cut, of which only the rows know the whole."""
+    return None if _CUT in folder else unquote(folder)
+
+
+def _encoded(station: str) -> str:
+    name = quote(station, safe=" ", errors="surrogatepass").replace(_CUT, "%7E")
+    # pyarrow and Spark hide what begins with `.` or `_`, Windows drops dots and spaces from the end.
+    name = re.sub(r"^[._ ]|[. ]+$", lambda found: "".join(f"%{ord(char):02X}" for char in found[0]), name)
+    return f"%{ord(name[0]):02X}{name[1:]}" if _DEVICE.match(name) else name
+
+
+def day_file(folder: str, date: str) -> str:
     """A day's file below a table's folder."""
-    station = quote(day.station, safe=" ") if day.station else _UNKNOWN
-    return f"station={station}/date={day.date or _UNKNOWN}/part-0.parquet"
+    return f"{folder}/{date or UNDATED}.parquet"
 
 
-def day_of(path: str) -> Day | None:
-    """The day whose file this is; None for files that are no day's."""
+def split_day_file(path: str) -> tuple[str, str] | None:
+    """Undo `day_file`; None for files that are no day's."""
     found = _DAY_FILE.fullmatch(path)
-    if found is None:
-        return None
-    station, date = found.groups()
-    return Day("" if station == _UNKNOWN else unquote(station), "" if date == _UNKNOWN else date)
+    return (found[1], "" if found[2] == UNDATED else found[2]) if found else None
 
 
 def segment_of(name: str) -> str | None:

@@ -1,7 +1,8 @@
-"""An output directory as its writer has it: begin or continue it, publish days, change what is published.
+"""An output directory as its writer has it: begun or continued, days published, published rows changed.
 
-When all segments of a day are committed, its rows are merged into one file per table, `recordings` last, and the
-staged files go. Names and contents are deterministic, so every step may be repeated after a crash at any moment.
+When all segments of a day are committed, its rows are merged into one file per table, `recordings` last: from then on
+they are the ones that count (see `visible`), and the staged files go. Names and contents are deterministic, so every
+step may be repeated after a crash at any moment.
 """
 
 from __future__ import annotations
@@ -16,23 +17,33 @@ import pyarrow as pa
 from naturelm.errors import NaturelmError
 from naturelm.ids import split_segment_id
 from naturelm.recordings import Recording
-from naturelm.results.analysis import Analysis, differences, read_analysis, write_analysis
+from naturelm.results.analysis import Analysis, check_same, check_version, read_analysis, write_analysis
 from naturelm.results.days import (
     Parts,
     PublishedRecording,
+    Segments,
+    drop_recordings,
     merge_recordings,
+    only_listed,
     parts_of,
     published_recordings,
     redescribed,
     with_ids,
     without_segments,
 )
-from naturelm.results.layout import ANALYSIS, RUNS
+from naturelm.results.layout import PLANS, RUNS, holds_results
+from naturelm.results.parquet import remove_all
 from naturelm.results.published import PUBLISH_ORDER, PublishedFiles
-from naturelm.results.schemas import RECORDINGS, SCHEMA_VERSION, TABLES
+from naturelm.results.schemas import RECORDINGS, table_columns
 from naturelm.results.staging import StagedFiles
+from naturelm.results.visible import (
+    listed_segments,
+    pending_segments,
+    read_withdrawn,
+    write_withdrawn,
+)
 from naturelm.segments import Day
-from naturelm.storage import StorePath, location
+from naturelm.storage import TEMPORARY, StorePath, list_files, location
 
 
 class Output:
@@ -61,7 +72,7 @@ class Output:
     Raises
     ------
     NaturelmError
-        The directory is a file, cannot be written, or holds another analysis.
+        The directory is a file, cannot be written, or holds another analysis or tables of another schema version.
     """
 
     def __init__(
@@ -78,68 +89,60 @@ class Output:
         try:
             if directory.exists() and not directory.is_dir():
                 raise NaturelmError(f"{directory}: is a file; give --out a directory")
+            if holds_results(directory):
+                check_version(directory)
             directory.mkdir(parents=True, exist_ok=True)
             (directory / RUNS).mkdir(exist_ok=True)
             self.staged.create()
-            if not (directory / ANALYSIS).exists():
-                write_analysis(directory, Analysis(settings, segment_windows, SCHEMA_VERSION, config))
+            if not holds_results(directory):
+                write_analysis(directory, Analysis(settings, segment_windows, config, table_columns()))
             self.analysis = read_analysis(directory)
-            self._analysis_hash = self.analysis.hash
         except OSError as error:
             raise NaturelmError(
                 f"{directory}: cannot be written ({error.strerror}); give --out a writable directory"
             ) from None
-        self._check_same(settings)
+        check_same(directory, self.analysis, settings)
+        self._analysis_hash = self.analysis.hash
+        self._cut = (self.analysis.hop_s, self.analysis.segment_windows)
 
-    def _check_same(self, settings: dict[str, Any]) -> None:
-        if self.analysis.schema_version != SCHEMA_VERSION:
-            raise NaturelmError(
-                f"{self.directory}: holds tables of schema version {self.analysis.schema_version}, and this program "
-                f"writes version {SCHEMA_VERSION}; give another --out"
-            )
-        differing = list(differences(self.analysis.settings, settings))
-        if differing:
-            raise NaturelmError(
-                f"{self.directory}: holds another analysis, which differs in {'; '.join(differing)}; "
-                "give another --out or the same settings"
-            )
+    # --- what a crash left behind
 
-    def recover(self, published: Iterable[PublishedRecording]) -> set[str]:
-        """Clear what a crash left behind, and return the ids of the segments that stay staged.
-
-        Half-written files and segments go, and so do staged segments that are published: a crash came between
-        their publishing and this clean-up.
-        """
-        parts = {recording.recording_id: recording.parts for recording in published}
+    def recover(self) -> None:
+        """Remove what a crash left behind: half-written files and segments, and published rows that do not count."""
         self.staged.clear()
+        if not isinstance(self.directory, StorePath):
+            remove_all(
+                file.location
+                for folder in (RUNS, PLANS)
+                for file in list_files(self.directory / folder)
+                if file.relative_path.endswith(TEMPORARY)
+            )
+        self._remove_withdrawn()
+
+    def unstage_published(self, published: Iterable[PublishedRecording]) -> set[str]:
+        """Remove staged segments that these recordings have published; returns the ids of those that stay.
+
+        A crash came between their publishing and their removal.
+        """
         staged = self.staged.ids()
-        over = set()
-        for segment_id in staged:
-            recording_id, first_window = split_segment_id(segment_id)
-            if recording_id in parts:
-                done = parts[recording_id]
-                if done is None or first_window in done:
-                    over.add(segment_id)
-        self.staged.remove(over)
-        return staged - over
+        pending = pending_segments(staged, listed_segments(published))
+        self.staged.remove(staged - pending)
+        return pending
 
     def staged_recordings(self, segment_ids: Iterable[str]) -> dict[str, PublishedRecording]:
         """What staged rows say of their recordings, by recording id: one segment of each is read."""
         one_of = {split_segment_id(name)[0]: name for name in segment_ids}
-        found = [
-            published_recordings(Day(row["station"], row["date"].isoformat() if row["date"] else ""), table)[
-                0
-            ]
-            for table in self.staged.read(RECORDINGS, one_of.values())
-            for row in table.select(["station", "date"]).to_pylist()
-        ]
+        tables = self.staged.read(RECORDINGS, one_of.values())
+        found = (recording for table in tables for recording in published_recordings(table))
         return {recording.recording_id: recording for recording in found}
+
+    # --- publishing
 
     def publish(self, day: Day, segment_ids: Iterable[str]) -> list[dict[str, Any]]:
         """Merge a day's staged segments into its published files.
 
-        Recordings that were published before keep their rows, except those staged again. Of a recording that
-        is published in parts, the other parts' rows stay.
+        Recordings that were published before keep their rows, except segments that are staged again. Of a recording
+        that is published in parts, the other parts' rows stay.
 
         Returns
         -------
@@ -147,83 +150,169 @@ class Output:
             The `recordings` rows that this adds.
         """
         staged = sorted(segment_ids)
-        segments: dict[str, set[int]] = defaultdict(set)
-        for segment_id in staged:
-            recording_id, first_window = split_segment_id(segment_id)
-            segments[recording_id].add(first_window)
+        segments = _by_recording(staged)
+        self._withdraw_retried(day, segments)
         before = self.published.read(RECORDINGS, day)
-        partial = set(parts_of(before))
+        partial = parts_of(before)
+        replaced = {key: firsts if key in partial else None for key, firsts in segments.items()}
         for name in PUBLISH_ORDER:
             tables = self.staged.read(name, staged)
             if name == RECORDINGS:
                 rows: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
                 for segment_id, table in zip(staged, tables, strict=True):
                     recording_id, first_window = split_segment_id(segment_id)
-                    (rows[recording_id][first_window],) = table.drop_columns(["station", "date"]).to_pylist()
+                    (rows[recording_id][first_window],) = table.to_pylist()
                 new, parts = merge_recordings(before, rows, self.incomplete)
                 self._write(name, day, new, parts)
                 added = with_ids(new, segments).to_pylist()
                 continue
-            new = pa.concat_tables([table.drop_columns(["station", "date"]) for table in tables])
             old = self.published.read(name, day)
-            if old is not None:
-                kept = without_segments(
-                    old, segments, partial, (self.analysis.hop_s, self.analysis.segment_windows)
-                )
-                new = pa.concat_tables([kept, new.cast(TABLES[name])])
-            self._write(name, day, new)
+            kept = [] if old is None else [without_segments(old, replaced, self._cut)]
+            self._write(name, day, pa.concat_tables([_bare(table) for table in [*kept, *tables]]))
         self.staged.remove(staged)
         return added
 
+    def _withdraw_retried(self, day: Day, segments: Mapping[str, Collection[int]]) -> None:
+        """Remove the published rows of segments that were done again, so that the staged ones count."""
+        before = self.published.read(RECORDINGS, day)
+        if before is None:
+            return
+        again: dict[str, Collection[int] | None] = {}
+        for recording in published_recordings(with_ids(before, segments)):
+            firsts = segments[recording.recording_id]
+            if recording.parts is None:
+                again[recording.recording_id] = None
+            elif both := recording.parts.keys() & firsts:
+                again[recording.recording_id] = both
+        if again:
+            write_withdrawn(self.directory, {day: again})
+            self._remove_withdrawn()
+
     # --- changing what is published
 
-    def carry_over(self, source: Day, moves: Mapping[str, Recording]) -> None:
-        """Write a day's rows of recordings anew, as those of what the recordings are now.
+    def change(
+        self, moves: Iterable[tuple[PublishedRecording, Recording]], dropped: Iterable[PublishedRecording]
+    ) -> None:
+        """Write rows of recordings again, as those of what the recordings are now, and remove rows of others.
 
-        Where they belong to another day the old rows stay: `drop` them after.
+        All of it takes effect at one moment, except where a recording keeps its id and its day: then table by table.
+
+        Parameters
+        ----------
+        moves : iterable of (PublishedRecording, Recording)
+            A recording as its rows have it, and as it is now.
+        dropped : iterable of PublishedRecording
+            Recordings whose rows go.
+        """
+        moves, dropped = list(moves), list(dropped)
+        if not moves and not dropped:
+            return
+        arriving: dict[Day, dict[str, None]] = defaultdict(dict)
+        leaving: dict[Day, dict[str, None]] = defaultdict(dict)
+        by_days: dict[tuple[Day, Day], dict[str, Recording]] = defaultdict(dict)
+        for old in dropped:
+            leaving[old.day][old.recording_id] = None
+        for old, new in moves:
+            day = Day.of(new)
+            by_days[old.day, day][old.recording_id] = new
+            if (old.day, old.recording_id) != (day, new.recording_id):
+                arriving[day][new.recording_id] = None
+                leaving[old.day][old.recording_id] = None
+        # A second copy that is there already is replaced by what arrives.
+        for day, recordings in arriving.items():
+            for key in recordings.keys() & leaving.get(day, {}).keys():
+                del leaving[day][key]
+        write_withdrawn(self.directory, arriving)
+        for source, day in sorted(by_days):
+            self._carry_over(source, day, by_days[source, day])
+        write_withdrawn(self.directory, leaving)
+        self._remove_withdrawn()
+
+    def _carry_over(self, source: Day, target: Day, moves: Mapping[str, Recording]) -> None:
+        """Write rows of a day as those of what the recordings are now, beside the old ones.
 
         Parameters
         ----------
         moves : mapping of str to Recording
             By the id that the rows have.
         """
-        by_day: dict[Day, dict[str, Recording]] = defaultdict(dict)
-        for recording_id, new in moves.items():
-            by_day[Day.of(new)][recording_id] = new
-        all_parts = parts_of(self.published.read(RECORDINGS, source))
-        for day, arriving in sorted(by_day.items()):
-            parts = parts_of(self.published.read(RECORDINGS, day))
-            for recording_id, new in arriving.items():
-                own = all_parts.get(recording_id)
-                if day == source:
-                    parts.pop(recording_id, None)
-                if own is not None:
-                    parts[new.recording_id] = own
-            for name in PUBLISH_ORDER:
-                there = self.published.read(name, source)
-                if there is None:
-                    continue
-                rows = redescribed(name, with_ids(there, arriving), arriving)
-                here = there if day == source else self.published.read(name, day)
-                if here is not None:
-                    # Those that a crash in the middle has carried over already are not there twice.
-                    replaced = set(rows["recording_id"].to_pylist()) | (
-                        set(arriving) if day == source else set()
-                    )
-                    rows = pa.concat_tables([with_ids(here, replaced, inverted=True), rows])
-                self._write(name, day, rows, parts)
-
-    def drop(self, day: Day, recording_ids: Collection[str]) -> None:
-        """Take a day's rows of recordings away; a day without recordings goes."""
+        listed = self.published.read(RECORDINGS, source)
+        if listed is None:
+            return
+        of_source = parts_of(listed)
+        parts = parts_of(self.published.read(RECORDINGS, target))
+        new_ids = {recording.recording_id for recording in moves.values()}
+        parts = {key: own for key, own in parts.items() if key not in new_ids}
+        parts |= {new.recording_id: of_source[key] for key, new in moves.items() if key in of_source}
         for name in PUBLISH_ORDER:
-            old = self.published.read(name, day)
-            if old is None:
+            rows = self.published.read(name, source)
+            if rows is None:
                 continue
-            parts = {key: own for key, own in parts_of(old).items() if key not in recording_ids}
-            self._write(name, day, with_ids(old, recording_ids, inverted=True), parts)
-        left = self.published.read(RECORDINGS, day)
-        if left is not None and not left.num_rows:
+            rows = with_ids(rows, moves)
+            if name != RECORDINGS:
+                # Not what a crash in the middle of publishing left of other segments.
+                rows = only_listed(rows, of_source, self._cut)
+            arriving = redescribed(name, rows, moves)
+            there = self.published.read(name, target)
+            kept = [] if there is None else [_bare(with_ids(there, new_ids, inverted=True))]
+            self._write(name, target, pa.concat_tables([*kept, arriving]), parts)
+
+    def discard(self, segment_ids: Collection[str]) -> None:
+        """Remove staged segments, and what a crash in the middle of publishing has published of them."""
+        ids = sorted(segment_ids)
+        by_day: dict[Day, list[str]] = defaultdict(list)
+        for segment_id, table in zip(ids, self.staged.read(RECORDINGS, ids), strict=True):
+            by_day[Day.on(table["station"][0].as_py(), table["date"][0].as_py())].append(segment_id)
+        for day, of_day in by_day.items():
+            listed = self.published.read(RECORDINGS, day)
+            unlisted = pending_segments(
+                of_day, {} if listed is None else listed_segments(published_recordings(listed))
+            )
+            segments = _by_recording(unlisted)
+            for name in PUBLISH_ORDER[:-1]:
+                rows = self.published.read(name, day)
+                if rows is not None:
+                    kept = without_segments(rows, segments, self._cut)
+                    if kept.num_rows < rows.num_rows:
+                        self._write(name, day, kept)
+        self.staged.remove(ids)
+
+    def _remove_withdrawn(self) -> None:
+        """Remove the published rows that do not count."""
+        withdrawn = read_withdrawn(self.directory)
+        for day, segments in sorted(withdrawn.items()):
+            self._remove_rows(day, segments)
+        if withdrawn:
+            write_withdrawn(self.directory, {})
+
+    def _remove_rows(self, day: Day, segments: Segments) -> None:
+        """Remove a day's rows of segments; a day without recordings goes."""
+        left = 0
+        for name in PUBLISH_ORDER:
+            rows = self.published.read(name, day)
+            if rows is None:
+                continue
+            if name == RECORDINGS:
+                rows, parts = drop_recordings(rows, segments)
+                left = rows.num_rows
+                self._write(name, day, rows, parts)
+            else:
+                self._write(name, day, without_segments(rows, segments, self._cut))
+        if not left:
             self.published.remove(day)
 
     def _write(self, table: str, day: Day, rows: pa.Table, parts: Parts | None = None) -> None:
         self.published.write(table, day, rows, self._analysis_hash, parts)
+
+
+def _by_recording(segment_ids: Iterable[str]) -> dict[str, set[int]]:
+    """First windows of segments by recording."""
+    segments: dict[str, set[int]] = defaultdict(set)
+    for segment_id in segment_ids:
+        recording_id, first_window = split_segment_id(segment_id)
+        segments[recording_id].add(first_window)
+    return segments
+
+
+def _bare(rows: pa.Table) -> pa.Table:
+    return rows.replace_schema_metadata()

@@ -18,11 +18,11 @@ Given = TypeVar("Given")
 Result = TypeVar("Result")
 
 
-def write_table(place: Location, table: pa.Table) -> None:
-    """Write a Parquet file so that it appears whole or not at all."""
+def write_table(place: Location, table: pa.Table, scratch: Location | None = None) -> None:
+    """Write a Parquet file so that it appears whole or not at all; see `write_whole`."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    write_whole(place, sink.getvalue())
+    write_whole(place, sink.getvalue(), scratch)
 
 
 def read_table(place: Location, columns: list[str] | None = None) -> pa.Table:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import pyarrow as pa
 
 from naturelm.results.days import Parts, PublishedRecording, parts_metadata, published_recordings
-from naturelm.results.layout import day_of, day_path
+from naturelm.results.layout import STAGING, day_file, folder_name, split_day_file, station_of
 from naturelm.results.parquet import at_once, read_table, write_table
-from naturelm.results.rows import published_schema
-from naturelm.results.schemas import RECORDINGS, SORT_KEYS, TABLES
+from naturelm.results.schemas import ANSWERS, RECORDINGS, SORT_KEYS, TABLES, conformed, published_schema
 from naturelm.segments import Day
 from naturelm.storage import Location, list_files
 
@@ -27,29 +28,36 @@ class PublishedFiles:
 
     def __init__(self, directory: Location) -> None:
         self._directory = directory
+        self._folders: dict[str, str] = {}
 
-    def files(self, table: str) -> dict[Day, Location]:
-        """A table's files by day."""
-        found = (
-            (day_of(file.relative_path), file) for file in list_files(self._directory / table, recursive=True)
-        )
-        return {day: file.location for day, file in found if day is not None}
+    def files(self) -> dict[str, dict[Day, Location]]:
+        """By table, by day: all files."""
+        found = {table: self._listed(table) for table in TABLES}
+        stations: dict[str, str | None] = {}
+        for (folder, _), place in found[RECORDINGS].items():
+            if folder not in stations:
+                stations[folder] = station_of(folder) or read_table(place, ["station"])["station"][0].as_py()
+        return {
+            table: {
+                Day(station, date): place
+                for (folder, date), place in files.items()
+                # Without any `recordings` the folder's rows do not count: a crash came before they were published.
+                if (station := stations.get(folder)) is not None
+            }
+            for table, files in found.items()
+        }
 
     def recordings(self) -> list[PublishedRecording]:
         """The recordings whose rows are published."""
-        days = sorted(self.files(RECORDINGS))
-        tables = at_once(lambda day: self.read(RECORDINGS, day), days)
+        tables = at_once(read_table, self._listed(RECORDINGS).values())
         return [
-            recording
-            for day, table in zip(days, tables, strict=True)
-            if table is not None
-            for recording in published_recordings(day, table)
+            recording for table in tables for recording in published_recordings(conformed(RECORDINGS, table))
         ]
 
     def read(self, table: str, day: Day) -> pa.Table | None:
         """A day's rows; None where it has no file."""
         try:
-            return read_table(self._path(table, day))
+            return conformed(table, read_table(self._path(table, day)))
         except FileNotFoundError:
             return None
 
@@ -63,12 +71,28 @@ class PublishedFiles:
             schema = schema.with_metadata(schema.metadata | parts_metadata(parts or {}))
         rows = rows.sort_by([(key, "ascending") for key in SORT_KEYS[table]])
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_table(path, rows.cast(schema))
+        # Polars refuses a folder in which a crash has left a file that is not Parquet.
+        write_table(path, rows.cast(schema), self._directory / STAGING)
 
     def remove(self, day: Day) -> None:
         """Remove a day's files."""
         for name in PUBLISH_ORDER:
             self._path(name, day).unlink(missing_ok=True)
 
+    def _listed(self, table: str) -> dict[tuple[str, str], Location]:
+        """A table's files by folder and date."""
+        listed = list_files(self._directory / table, recursive=True)
+        found = ((split_day_file(file.relative_path), file.location) for file in listed)
+        return {name: place for name, place in found if name is not None}
+
+    @cached_property
+    def _taken(self) -> set[str]:
+        # A day's `answers` are written first.
+        return {folder for folder, _ in self._listed(ANSWERS)}
+
     def _path(self, table: str, day: Day) -> Location:
-        return self._directory / table / day_path(day)
+        folder = self._folders.get(day.station)
+        if folder is None:
+            folder = self._folders[day.station] = folder_name(day.station, self._taken)
+            self._taken.add(folder)
+        return self._directory / table / day_file(folder, day.date)

@@ -12,15 +12,7 @@ import pyarrow as pa
 from naturelm.config.archive import Query
 from naturelm.labels import normal_form, parse_labels, rounded, span_score
 from naturelm.models.answer import Answer
-from naturelm.results.schemas import (
-    ANSWERS,
-    CAPTIONS,
-    DETECTIONS,
-    PARTITION,
-    RECORDINGS,
-    SCHEMA_VERSION,
-    TABLES,
-)
+from naturelm.results.schemas import ANSWERS, CAPTIONS, DETECTIONS, RECORDINGS, TABLES
 from naturelm.results.statuses import STATUSES
 from naturelm.segments import Day, Segment
 from naturelm.windows import Window
@@ -62,18 +54,6 @@ def unread(segment: Segment) -> AnsweredSegment:
     recording = segment.recording
     decoded_s = (recording.duration_s or 0.0) if recording.status == "too_short" else 0.0
     return AnsweredSegment(segment, (), (), decoded_s, recording.status, recording.error)
-
-
-def staged_schema(table: str) -> pa.Schema:
-    """Schema of a staged file: the table's columns and the partition it will be published in."""
-    return pa.schema([*PARTITION, *TABLES[table]])
-
-
-def published_schema(table: str, analysis_hash: str) -> pa.Schema:
-    """Schema of a published file, with the schema version and the analysis in its metadata."""
-    return TABLES[table].with_metadata(
-        {"naturelm.schema_version": str(SCHEMA_VERSION), "naturelm.analysis": analysis_hash}
-    )
 
 
 def segment_tables(answered: AnsweredSegment, queries: Sequence[Query], model: str) -> dict[str, pa.Table]:
@@ -143,10 +123,10 @@ def segment_tables(answered: AnsweredSegment, queries: Sequence[Query], model: s
                 for name, score in said
             )
     day = Day.of(recording)
-    partition = {"station": day.station, "date": day.as_date()}
+    first = {"station": day.station, "date": day.as_date()}
     return {
-        name: pa.Table.from_pylist([partition | row for row in rows[name]], schema=staged_schema(name))
-        for name in TABLES
+        name: pa.Table.from_pylist([first | row for row in rows[name]], schema=schema)
+        for name, schema in TABLES.items()
     }
 
 

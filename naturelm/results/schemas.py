@@ -1,24 +1,26 @@
 """The tables: one Arrow schema each, with units in the names.
 
-`station` and `date` are the Hive partition of every published file. They stand in the path and not in the
-file, so that every Parquet reader agrees; `naturelm query` shows them as columns.
+`station` and `date` are the first columns of every file of every table: no reader has to guess them from a path. A
+column that is added later is nullable, and files that lack it show null in it.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 RECORDINGS = "recordings"
 ANSWERS = "answers"
 DETECTIONS = "detections"
 CAPTIONS = "captions"
 
-PARTITION = pa.schema([("station", pa.string()), ("date", pa.date32())])
-
 _LOCAL = pa.timestamp("us")
 _UTC = pa.timestamp("us", tz="UTC")
+
+# The station is never null: it is the name that the recorder wrote, or the recording's folder. The date is local, that
+# of the recording's start, and null where that is not known.
+_DAY = [("station", pa.string()), ("date", pa.date32())]
 
 _SPAN = [
     ("start_s", pa.float64()),
@@ -31,6 +33,7 @@ _SPAN = [
 def _said(column: str) -> pa.Schema:
     return pa.schema(
         [
+            *_DAY,
             ("recording_id", pa.string()),
             ("path", pa.string()),
             *_SPAN,
@@ -46,6 +49,7 @@ def _said(column: str) -> pa.Schema:
 TABLES: dict[str, pa.Schema] = {
     RECORDINGS: pa.schema(
         [
+            *_DAY,
             ("recording_id", pa.string()),
             ("path", pa.string()),
             ("start_local", _LOCAL),
@@ -67,6 +71,7 @@ TABLES: dict[str, pa.Schema] = {
     ),
     ANSWERS: pa.schema(
         [
+            *_DAY,
             ("recording_id", pa.string()),
             ("window", pa.int32()),
             *_SPAN,
@@ -105,3 +110,27 @@ REVIEWS_SCHEMA = pa.schema(
 )
 """What people decided about detections. The first five columns name the detection, as in `detections`; `new_label` is
 null unless `decision` is relabel."""
+
+
+def table_columns() -> dict[str, list[str]]:
+    """The columns of every table."""
+    return {name: schema.names for name, schema in TABLES.items()}
+
+
+def conformed(table: str, rows: pa.Table) -> pa.Table:
+    """Rows in the table's schema: columns in its order, null where the rows lack one; metadata stays."""
+    schema = TABLES[table]
+    columns = [
+        rows[field.name].cast(field.type)
+        if field.name in rows.schema.names
+        else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema.with_metadata(rows.schema.metadata))
+
+
+def published_schema(table: str, analysis_hash: str) -> pa.Schema:
+    """Schema of a published file, with the schema version and the analysis in its metadata."""
+    return TABLES[table].with_metadata(
+        {"naturelm.schema_version": str(SCHEMA_VERSION), "naturelm.analysis": analysis_hash}
+    )

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from naturelm.results.layout import STAGING, segment_of
 from naturelm.results.parquet import at_once, read_table, remove_all, write_table
-from naturelm.results.schemas import ANSWERS, TABLES
+from naturelm.results.schemas import ANSWERS, TABLES, conformed
 from naturelm.storage import TEMPORARY, Location, StorePath, list_files
 
 _ORDER = [*(name for name in TABLES if name != ANSWERS), ANSWERS]
@@ -45,7 +45,8 @@ class StagedFiles:
 
     def read(self, table: str, segment_ids: Iterable[str]) -> list[pa.Table]:
         """Rows of segments, a table for each."""
-        return at_once(read_table, (self.path(table, segment) for segment in segment_ids))
+        tables = at_once(read_table, (self.path(table, segment) for segment in segment_ids))
+        return [conformed(table, rows) for rows in tables]
 
     def write(self, segment_id: str, tables: Mapping[str, pa.Table]) -> None:
         """Commit a segment's rows."""

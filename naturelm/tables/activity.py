@@ -31,14 +31,14 @@ _HOURS = """
     said AS (
         SELECT station, date_trunc('hour', start_local) AS hour, count(*) AS detections
         FROM detections JOIN labels USING (label) WHERE start_local IS NOT NULL GROUP BY ALL)
-    SELECT coalesce(station, '') AS station, hour, sum(effort_s) AS effort_s, sum(detections)::BIGINT AS detections
+    SELECT station, hour, sum(effort_s) AS effort_s, sum(detections)::BIGINT AS detections
     FROM (SELECT station, hour, effort_s, 0 AS detections FROM effort
           UNION ALL SELECT station, hour, 0, detections FROM said)
     GROUP BY ALL HAVING sum(effort_s) > 0 OR sum(detections) > 0"""
 
 # The offset that most recordings have: a recorder's clock may be set anew within a deployment.
 _PLACES = """
-    SELECT coalesce(station, ''), median(latitude), median(longitude), mode(utc_offset_minutes)
+    SELECT station, median(latitude), median(longitude), mode(utc_offset_minutes)
     FROM recordings WHERE latitude IS NOT NULL AND longitude IS NOT NULL AND utc_offset_minutes IS NOT NULL
     GROUP BY ALL"""
 

@@ -11,8 +11,8 @@ GAP_S = 1.0
 """Longest pause within an event. File names tell a recording's start to the second, so recordings that
 follow each other without a gap may seem up to a second apart."""
 
-# Gaps and islands, in whole microseconds. A detection lies on its station's clock where station and time are
-# known, so that an event may run from one recording into the next; otherwise on its own recording's.
+# Gaps and islands, in whole microseconds. A detection lies on its station's clock where the time is known, so
+# that an event may run from one recording into the next; otherwise on its own recording's.
 # `reach_us` is how far the detections before it reach: windows may overlap, so the last to start need not be
 # the last to end. Rows carry numbers and not texts through the sorts, which go through files when there are
 # millions; `max(… start …)` and not a running count, which takes DuckDB many times as long.
@@ -30,7 +30,7 @@ spellings AS MATERIALIZED (
 ),
 placed AS (
     SELECT
-        CASE WHEN across AND places.station IS NOT NULL AND start_local IS NOT NULL THEN place ELSE -recording END
+        CASE WHEN across AND start_local IS NOT NULL THEN place ELSE -recording END
             AS clock,
         query,
         kind,

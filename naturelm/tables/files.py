@@ -1,4 +1,4 @@
-"""The files of a results directory, served to SQL by name and for reading only.
+"""Files served to SQL by name and for reading only.
 
 DuckDB lets SQL write wherever it may read (even a SELECT: `WITH a AS (COPY … TO …) SELECT …`). So SQL gets no
 access to the disk at all, but to a file system of its own that knows the tables' files and cannot write.
@@ -6,20 +6,20 @@ access to the disk at all, but to a file system of its own that knows the tables
 
 from __future__ import annotations
 
+import io
 import os
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
 
-from naturelm.results.layout import day_path
-from naturelm.results.published import PublishedFiles
-from naturelm.results.schemas import TABLES
-from naturelm.results.staging import StagedFiles
 from naturelm.storage import Location, StorePath, find
 
 PREFIX = "results://"
+
+Content = Location | bytes
 
 
 class _SharedFile:
@@ -29,8 +29,13 @@ class _SharedFile:
     `seek` comes between another's two calls.
     """
 
-    def __init__(self, path: Location) -> None:
-        self._file = path.open("rb") if isinstance(path, StorePath) else path.open("rb", buffering=0)
+    def __init__(self, content: Content) -> None:
+        if isinstance(content, bytes):
+            self._file: Any = io.BytesIO(content)
+        elif isinstance(content, StorePath):
+            self._file = content.open("rb")
+        else:
+            self._file = content.open("rb", buffering=0)
         self._size = self._file.seek(0, os.SEEK_END)
         self._lock = threading.Lock()
         self._position = threading.local()
@@ -48,56 +53,36 @@ class _SharedFile:
             self._file.seek(self.tell())
             content = self._file.read(size)
         self._position.bytes = self.tell() + len(content)
-        return content
+        return bytes(content)
 
     def close(self) -> None:
         self._file.close()
 
 
-class ResultFiles(AbstractFileSystem):
-    """What was published and staged at one moment, as `results://published/…` and `results://staged/…`.
+class ServedFiles(AbstractFileSystem):
+    """Files by name, in folders: `results://<folder>/<name>`.
 
     Parameters
     ----------
-    directory : Path or StorePath
-        A results directory; absolute.
+    folders : mapping
+        By folder, by name: where a file is, or its content.
     """
 
     protocol = "results"
     cachable = False
 
-    def __init__(self, directory: Location) -> None:
+    def __init__(self, folders: Mapping[str, Mapping[str, Content]]) -> None:
         super().__init__()
-        # Staged before published: a day that is published in between is found twice, which can be mended, and
-        # not missed.
-        self._staged = StagedFiles(directory)
-        self.segments = self._staged.ids()
-        self._lists: dict[str, list[str]] = {}
-        self._paths: dict[str, Location] = {}
-        for table in TABLES:
-            found = PublishedFiles(directory).files(table)
-            self._add(f"published/{table}", {day_path(day): found[day] for day in sorted(found)})
+        self._files = {
+            f"{folder}/{name}": file for folder, files in folders.items() for name, file in files.items()
+        }
+        self._lists = {
+            folder: [f"{PREFIX}{folder}/{name}" for name in files] for folder, files in folders.items()
+        }
 
-    def stage(self, segments: list[str]) -> None:
-        """Serve the staged files of these segments."""
-        for table in TABLES:
-            self._add(
-                f"staged/{table}",
-                {f"{segment}.parquet": self._staged.path(table, segment) for segment in segments},
-            )
-
-    def has(self, folder: str) -> bool:
-        """Whether there are files in `published/<table>` or `staged/<table>`."""
-        return bool(self._lists.get(folder))
-
-    def _add(self, folder: str, paths: dict[str, Location]) -> None:
-        served = {f"{folder}/{name}": path for name, path in paths.items()}
-        self._lists[folder] = [PREFIX + name for name in served]
-        self._paths.update(served)
-
-    def _path(self, name: str) -> Location:
+    def _content(self, name: str) -> Content:
         try:
-            return self._paths[name.removeprefix(PREFIX)]
+            return self._files[name.removeprefix(PREFIX)]
         except KeyError:
             raise PermissionError(f"{name} is none of the tables' files") from None
 
@@ -111,10 +96,10 @@ class ResultFiles(AbstractFileSystem):
     def open(self, path: str, mode: str = "rb", *arguments: Any, **options: Any) -> _SharedFile:
         if mode != "rb":
             raise PermissionError("results are read-only")
-        return _SharedFile(self._path(path))
+        return _SharedFile(self._content(path))
 
     def exists(self, path: str, **options: Any) -> bool:
-        return path.removeprefix(PREFIX) in self._paths
+        return path.removeprefix(PREFIX) in self._files
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
         return {"name": path, "size": self._facts(path)[0], "type": "file"}
@@ -124,7 +109,9 @@ class ResultFiles(AbstractFileSystem):
 
     def _facts(self, name: str) -> tuple[int, float]:
         """Size in bytes and time in seconds since 1970, as they are now."""
-        path = self._path(name)
+        path = self._content(name)
+        if isinstance(path, bytes):
+            return len(path), 0.0
         if not isinstance(path, StorePath):
             status = path.stat()
             return status.st_size, status.st_mtime

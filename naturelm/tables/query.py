@@ -5,26 +5,33 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from naturelm.errors import NaturelmError
-from naturelm.results.layout import check_results
-from naturelm.results.rows import reduce_recordings
-from naturelm.results.schemas import PARTITION, RECORDINGS, TABLES
+from naturelm.results.analysis import check_version
+from naturelm.results.schemas import RECORDINGS, TABLES
+from naturelm.results.visible import Visible, read_visible
+from naturelm.segments import Day
 from naturelm.storage import Location, location
 from naturelm.tables.errors import told, told_batches
 from naturelm.tables.events import create_events
-from naturelm.tables.files import PREFIX, ResultFiles
+from naturelm.tables.files import PREFIX, Content, ServedFiles
 from naturelm.tables.labels import create_labels
 from naturelm.tables.reviews import create_reviews
 
 MEMORY_LIMIT = "1GB"
 """What DuckDB may hold in memory; larger sorts and groupings go through files in the temporary directory."""
 
+_WITHDRAWN = pa.schema([("recording_id", pa.string()), ("station", pa.string()), ("date", pa.date32())])
+_REPLACED = pa.schema([("recording_id", pa.string()), ("first_window", pa.int64())])
+# How DuckDB reads null in a Hive key.
+_NO_DATE = "__HIVE_DEFAULT_PARTITION__"
 _MAX_THREADS = 8  # Each thread needs its share of the memory limit.
 
 
@@ -49,14 +56,14 @@ def open_tables(directory: str | Location, *, locked: bool = False) -> duckdb.Du
     Raises
     ------
     NaturelmError
-        The directory holds no results, or a file in it is damaged.
+        The directory holds no results or is of another schema version, or a file in it is damaged.
     """
     directory = location(directory)
+    columns = check_version(directory)
     if isinstance(directory, Path):
         directory = directory.absolute()
-    check_results(directory)
     with told():
-        connection = _open_files(directory)
+        connection = _open_files(directory, columns)
         create_labels(connection)
         create_events(connection)
         create_reviews(connection, directory)
@@ -99,8 +106,8 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str, batch_rows: int) -> 
     return told_batches(reader, "the SQL")
 
 
-def _open_files(directory: Location) -> duckdb.DuckDBPyConnection:
-    """A connection with the views of the tables."""
+def _open_files(directory: Location, columns: Mapping[str, Sequence[str]]) -> duckdb.DuckDBPyConnection:
+    """A connection with the views of the tables; some files may have no others than these columns."""
     for _ in range(3):
         connection = duckdb.connect(
             config={
@@ -115,94 +122,101 @@ def _open_files(directory: Location) -> duckdb.DuckDBPyConnection:
         connection.execute("SET TimeZone = 'UTC'")
         # It would come between the rows on standard output.
         connection.execute("SET enable_progress_bar = false")
-        files = ResultFiles(directory)
-        connection.register_filesystem(files)
         try:
-            _create_tables(connection, files)
+            _create_tables(connection, read_visible(directory), columns)
+        except FileNotFoundError:
+            # A day was published, and its staged files removed, while they were looked up.
+            continue
         except duckdb.Error as error:
             if "FileNotFoundError" not in str(error):
                 raise
-            # A day was published, and its staged files removed, while they were looked up.
             continue
         return connection
     raise NaturelmError(f"{directory}: a committed segment lacks a staged file; run naturelm process again")
 
 
-def columns(table: str) -> list[str]:
-    """A view's columns in order: the schema's, with `station` and `date` after `path` (or the id)."""
-    names = TABLES[table].names
-    after = names.index("path" if "path" in names else "recording_id") + 1
-    return [*names[:after], *PARTITION.names, *names[after:]]
-
-
-def _create_tables(connection: duckdb.DuckDBPyConnection, files: ResultFiles) -> None:
-    pending = _pending_segments(connection, files)
-    files.stage(pending)
+def _create_tables(
+    connection: duckdb.DuckDBPyConnection, visible: Visible, columns: Mapping[str, Sequence[str]]
+) -> None:
     # Not in the schema `main`: these are for the views alone.
-    connection.execute("CREATE SCHEMA staged")
-    ids = pa.array(sorted({_recording_of(segment) for segment in pending}), pa.string())
-    _create_table(connection, "staged.pending", pa.table({"recording_id": ids}))
-    for name in TABLES:
+    connection.execute("CREATE SCHEMA counted")
+    withdrawn = [
+        {"recording_id": key, "station": day.station, "date": day.as_date()} for key, day in visible.withdrawn
+    ]
+    replaced = [{"recording_id": key, "first_window": first} for key, first in visible.replaced]
+    _create_table(connection, "withdrawn", withdrawn, _WITHDRAWN)
+    _create_table(connection, "replaced", replaced, _REPLACED)
+    _create_table(connection, "recordings", visible.recordings, TABLES[RECORDINGS])
+    folders: dict[str, dict[str, Content]] = {}
+    views = {}
+    for name, schema in TABLES.items():
+        folders[f"published/{name}"] = {
+            _served_name(day): file for day, file in visible.published[name].items()
+        }
+        folders[f"staged/{name}"] = {file.name: file for file in visible.staged.get(name, ())}
+        lacking = set(schema.names) - set(columns.get(name, ()))
+        sources = [_published(visible, name, bool(lacking))]
+        if name == RECORDINGS:
+            sources.append("counted.recordings")
+        elif folders[f"staged/{name}"]:
+            sources.append(_files(f"staged/{name}", bool(lacking), "hive_partitioning = false"))
+        if lacking or not folders[f"published/{name}"]:
+            # Columns are those of the first file, or of all together.
+            folders[f"published/{name}"][_served_name(Day("", ""))] = _empty_file(schema)
+            folders[f"staged/{name}"]["empty.parquet"] = _empty_file(schema)
         # Quoted: `window` is a keyword.
-        selected = ", ".join(f'"{column}"' for column in columns(name))
-        view = f"CREATE VIEW {name} AS SELECT {selected} FROM {_published(name, files)}"
-        if pending:
-            # A crash amid publishing leaves rows in both places; until `recordings`, the last table to be
-            # published, holds the recording, its staged rows are the ones that count.
-            view += f"""
-                WHERE recording_id NOT IN (FROM staged.pending)
-                UNION ALL
-                SELECT {selected} FROM {_staged(connection, name)}"""
-        connection.execute(view)
+        selected = ", ".join(f'"{column}"' for column in schema.names)
+        views[name] = " UNION ALL ".join(f"SELECT {selected} FROM {source}" for source in sources)
+    connection.register_filesystem(ServedFiles(folders))
+    for name, view in views.items():
+        connection.execute(f"CREATE VIEW {name} AS {view}")
 
 
-def _pending_segments(connection: duckdb.DuckDBPyConnection, files: ResultFiles) -> list[str]:
-    """The committed segments of recordings that are not published yet."""
-    if not files.segments:
-        return []
-    ids = connection.sql(f"SELECT DISTINCT recording_id FROM {_published(RECORDINGS, files)}").fetchall()
-    done = {recording for (recording,) in ids}
-    return [segment for segment in sorted(files.segments) if _recording_of(segment) not in done]
+def _published(visible: Visible, name: str, may_lack_columns: bool) -> str:
+    """A FROM clause for a table's published rows that count."""
+    # Types are stated, not guessed: station "001" is text.
+    options = "hive_partitioning = true, hive_types = {'station': VARCHAR, 'date': DATE}"
+    source = f"{_files(f'published/{name}', may_lack_columns, options)} AS published"
+    conditions = []
+    if visible.withdrawn:
+        conditions.append(
+            """NOT EXISTS (FROM counted.withdrawn WHERE withdrawn.recording_id = published.recording_id
+            AND withdrawn.station = published.station AND withdrawn.date IS NOT DISTINCT FROM published.date)"""
+        )
+    if visible.replaced and name == RECORDINGS:
+        conditions.append("recording_id NOT IN (SELECT recording_id FROM counted.replaced)")
+    elif visible.replaced:
+        size = visible.segment_windows
+        conditions.append(
+            f"""NOT EXISTS (FROM counted.replaced WHERE replaced.recording_id = published.recording_id
+            AND replaced.first_window = CAST(round(start_s / {visible.hop_s!r}) AS BIGINT) // {size} * {size})"""
+        )
+    return source + (f" WHERE {' AND '.join(conditions)}" if conditions else "")
 
 
-def _recording_of(segment_id: str) -> str:
-    return segment_id.rsplit("-", 1)[0]
+def _files(folder: str, may_lack_columns: bool, options: str) -> str:
+    union = ", union_by_name = true" if may_lack_columns else ""
+    return f"read_parquet('{PREFIX}{folder}/*', {options}{union})"
 
 
-def _published(name: str, files: ResultFiles) -> str:
-    """A FROM clause for a table's published rows."""
-    if not files.has(f"published/{name}"):
-        empty = pa.schema([*TABLES[name], *PARTITION]).empty_table()
-        nulls = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind in _duckdb_types(empty).items())
-        return f"(SELECT {nulls} WHERE false)"
-    # Types are told, not guessed: station "001" is text.
-    return (
-        f"read_parquet('{PREFIX}published/{name}/*', hive_partitioning = true, "
-        "hive_types = {'station': VARCHAR, 'date': DATE})"
-    )
+def _served_name(day: Day) -> str:
+    """A published file's name for DuckDB: a condition on station or date then skips it unopened.
+
+    The file has these columns too, and readers that open the folder see those.
+    """
+    station = "".join(f"%{byte:02X}" for byte in day.station.encode())
+    return f"station={station}/date={day.date or _NO_DATE}/rows.parquet"
 
 
-def _staged(connection: duckdb.DuckDBPyConnection, name: str) -> str:
-    """A FROM clause for a table's staged rows; those of `recordings`, a row per segment, are reduced."""
-    source = f"read_parquet('{PREFIX}staged/{name}/*', hive_partitioning = false, filename = true)"
-    if name == RECORDINGS:
-        parts: dict[str, list[dict[str, Any]]] = {}
-        for row in connection.sql(f"FROM {source} ORDER BY filename").to_arrow_table().to_pylist():
-            parts.setdefault(row["recording_id"], []).append(row)
-        schema = pa.schema([*TABLES[RECORDINGS], *PARTITION])
-        reduced = pa.Table.from_pylist([reduce_recordings(rows) for rows in parts.values()], schema=schema)
-        _create_table(connection, "staged.recordings", reduced)
-        source = "staged.recordings"
-    # Staged files say "" for an unknown station.
-    return f"(SELECT * REPLACE (nullif(station, '') AS station) FROM {source})"
+def _empty_file(schema: pa.Schema) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    return bytes(sink.getvalue())
 
 
-def _create_table(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
-    connection.register("rows_of_python", rows)
-    connection.execute(f"CREATE TABLE {name} AS FROM rows_of_python")
+def _create_table(
+    connection: duckdb.DuckDBPyConnection, name: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema
+) -> None:
+    connection.register("rows_of_python", pa.Table.from_pylist([dict(row) for row in rows], schema=schema))
+    connection.execute(f"CREATE TABLE counted.{name} AS FROM rows_of_python")
     connection.unregister("rows_of_python")
-
-
-def _duckdb_types(empty: pa.Table) -> dict[str, str]:
-    relation = duckdb.from_arrow(empty)
-    return dict(zip(relation.columns, map(str, relation.types), strict=True))

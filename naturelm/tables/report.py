@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from naturelm import __version__
 from naturelm.errors import NaturelmError
 from naturelm.results.analysis import read_settings_text
-from naturelm.results.staging import StagedFiles
+from naturelm.results.visible import read_visible
 from naturelm.tables.activity import create_station_hours, hours_of_day, station_activity
 from naturelm.tables.clips import best_detections
 from naturelm.tables.interrupt import interruptible
@@ -74,7 +74,7 @@ def render_report(directory: Path, clips_per_label: int = 3, archive: Path | Non
             made=dt.datetime.now(dt.UTC),
             totals=_totals(tables),
             roots=archive_roots(directory),
-            staged=len(StagedFiles(directory).ids()),
+            staged=len(read_visible(directory).pending),
             statuses=tables.execute(
                 "SELECT status, count(*), sum(duration_s) FROM recordings GROUP BY status ORDER BY 2 DESC, 1"
             ).fetchall(),
@@ -126,14 +126,14 @@ def _stations(tables: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     return _rows(
         tables,
         """WITH said AS (
-               SELECT coalesce(station, '') AS station, count(*) AS detections
+               SELECT station, count(*) AS detections
                FROM detections JOIN labels USING (label) GROUP BY ALL)
-           SELECT coalesce(recordings.station, '') AS station, count(*) AS recordings,
+           SELECT recordings.station, count(*) AS recordings,
                count(*) FILTER (status <> 'ok') AS not_ok, coalesce(sum(decoded_s), 0) AS decoded_s,
                coalesce(sum(windows), 0) AS windows, min(start_local) AS first, max(start_local) AS last,
                median(latitude) AS latitude, median(longitude) AS longitude,
                coalesce(any_value(said.detections), 0) AS detections
-           FROM recordings LEFT JOIN said ON said.station = coalesce(recordings.station, '')
+           FROM recordings LEFT JOIN said ON said.station = recordings.station
            GROUP BY ALL ORDER BY station""",
     )
 

@@ -101,7 +101,7 @@ def test_vanished_recording_is_still_known_runs_later(archive, out, tmp_path):
 def test_day_goes_with_its_last_recording(archive, out):
     (archive / NAMES[2]).unlink()
     process(archive, out, prune=True)
-    assert not list(out.glob("*/station=B/date=2024-05-02/*"))
+    assert not list(out.glob("*/B/2024-05-02.parquet"))
 
 
 def test_pruning_leaves_recordings_of_other_archives_alone(archive, out, tmp_path):

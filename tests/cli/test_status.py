@@ -19,6 +19,7 @@ from naturelm.cli import main
 from naturelm.errors import NaturelmError
 from tests.archive.stub_model import SLEEP_S
 from tests.archive.stub_runs import record
+from tests.tables.make_tables import write_analysis
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_run_is_told_while_it_lives_after_it_was_killed_and_when_it_is_complete(
 
 def a_record(directory: Path, **values: object) -> Path:
     (directory / "_runs").mkdir(exist_ok=True)
-    (directory / "analysis.yaml").write_text("{}")
+    write_analysis(directory)
     now = dt.datetime.now(dt.UTC).isoformat()
     record = {"status": "running", "started": now, "host": "a-node-of-a-cluster", "pid": 1} | values
     path = directory / "_runs" / "20260101T000000.000000Z.json"

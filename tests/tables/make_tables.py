@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from naturelm.results.layout import ANALYSIS, STAGING, day_path
+from naturelm.results.layout import ANALYSIS, STAGING, day_file, folder_name
 from naturelm.results.schemas import (
     ANSWERS,
     CAPTIONS,
     DETECTIONS,
-    PARTITION,
     RECORDINGS,
+    SCHEMA_VERSION,
     SORT_KEYS,
     TABLES,
+    table_columns,
 )
 from naturelm.segments import Day
 
@@ -104,17 +104,21 @@ def write_results(
     captions: Sequence[Row] = (),
     answers: Sequence[Row] = (),
 ) -> Path:
-    """Write published tables, one file per station and date; without rows, an empty night."""
+    """Write published tables, one file per station and date; without rows, an empty night.
+
+    The days of all recordings have a file in every table, as the job writes them.
+    """
     write_analysis(directory)
+    every_day = {Day.on(row["station"], row["date"]) for row in recordings}
     rows = {RECORDINGS: recordings, ANSWERS: answers, DETECTIONS: detections, CAPTIONS: captions}
     for name, table in rows.items():
         (directory / name).mkdir(parents=True, exist_ok=True)
-        days: dict[Day, list[Row]] = defaultdict(list)
+        days: dict[Day, list[Row]] = {day: [] for day in every_day}
         for row in table:
-            days[Day(row["station"] or "", str(row["date"] or ""))].append(row)
+            days.setdefault(Day.on(row["station"], row["date"]), []).append(row)
         for day, same in days.items():
-            path = directory / name / day_path(day)
-            path.parent.mkdir(parents=True)
+            path = directory / name / day_file(folder_name(day.station), day.date)
+            path.parent.mkdir(parents=True, exist_ok=True)
             published = pa.Table.from_pylist([dict(row) for row in same], schema=TABLES[name])
             pq.write_table(published.sort_by([(key, "ascending") for key in SORT_KEYS[name]]), path)
     return directory
@@ -130,11 +134,9 @@ def stage_segment(
         if name == ANSWERS and not committed:
             continue
         rows = [recording] if name == RECORDINGS else tables.get(name, [])
-        # Staged files say "" for an unknown station.
-        rows = [dict(row) | {"station": row["station"] or ""} for row in rows]
         path = directory / STAGING / name / f"{segment}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema([*PARTITION, *TABLES[name]])), path)
+        pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=TABLES[name]), path)
 
 
 def write_analysis(directory: Path) -> None:
@@ -145,8 +147,14 @@ def write_analysis(directory: Path) -> None:
         "queries": QUERIES,
         "windows": {"length_s": 10.0, "hop_s": 10.0},
     }
-    stored = {"hash": "0123456789abcdef", "segment_windows": 60, "analysis": analysis, "config": {}}
-    (directory / ANALYSIS).write_text(yaml.safe_dump(stored), encoding="utf-8")
+    stored = {
+        "schema_version": SCHEMA_VERSION,
+        "segment_windows": 60,
+        "columns": table_columns(),
+        "analysis": analysis,
+        "config": {},
+    }
+    (directory / ANALYSIS).write_text(yaml.safe_dump(stored, sort_keys=False), encoding="utf-8")
 
 
 def write_large(directory: Path, recordings: int = 5_000, detections_each: int = 2_000) -> Path:
@@ -179,7 +187,14 @@ def write_large(directory: Path, recordings: int = 5_000, detections_each: int =
             "score": np.round(random.beta(5, 2, detections_each), 4),
             "text": label,
         }
-        same = {"recording_id": row["recording_id"], "path": path, "query": "species", "model": "pocket"}
+        same = {
+            "station": station,
+            "date": row["date"],
+            "recording_id": row["recording_id"],
+            "path": path,
+            "query": "species",
+            "model": "pocket",
+        }
         arrays = [
             pa.array([same[field.name]] * detections_each, field.type)
             if field.name in same
@@ -191,7 +206,7 @@ def write_large(directory: Path, recordings: int = 5_000, detections_each: int =
             DETECTIONS: pa.table(arrays, schema=TABLES[DETECTIONS]),
         }
         for name, table in tables.items():
-            file = directory / name / day_path(Day(station, str(row["date"])))
-            file.parent.mkdir(parents=True)
+            file = directory / name / day_file(folder_name(station), str(row["date"]))
+            file.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(table, file, compression="zstd")
     return directory

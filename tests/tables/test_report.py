@@ -244,7 +244,7 @@ def test_an_empty_night_has_a_page(tmp_path: Path) -> None:
 
 
 def test_zero_detections_and_unknown_dates_and_positions_have_a_page(tmp_path: Path) -> None:
-    row = recording("a.wav", latitude=None, station=None)
+    row = recording("a.wav", latitude=None)
     text = Outline(render_report(write_results(tmp_path, [row]))).text
     assert "When the recordings were made is not known." in text
     assert "1 recordings, with 0 detections, have no known start" in text

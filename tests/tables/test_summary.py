@@ -21,7 +21,7 @@ def night(tmp_path):
     """An hour from 20:30, a silent quarter at 23:00, an undated minute, and files that failed."""
     evening = recording("a/1.wav", EVENING, duration_s=3600.0, windows=360)
     silent = recording("b/2.wav", dt.datetime(2026, 5, 1, 23), station="B", duration_s=900.0, windows=90)
-    undated = recording("c/3.wav", station=None)
+    undated = recording("c/3.wav", station="C")
     broken = recording(
         "a/4.wav", EVENING, status="corrupt", error="no header", duration_s=None, decoded_s=0.0, windows=0
     )
@@ -94,8 +94,8 @@ def test_by_date_and_station(night):
     by_date = summarise(open_tables(night), by="date")
     assert counts(by_date) == {"Robin": {"2026-05-01": 3}, "Wren": {"unknown": 1}}
     by_station = summarise(open_tables(night), by="station")
-    assert by_station.effort_hours == pytest.approx({"A": 1.5, "B": 0.25, "unknown": 60 / 3600})
-    assert counts(by_station) == {"Robin": {"A": 3}, "Wren": {"unknown": 1}}
+    assert by_station.effort_hours == pytest.approx({"A": 1.5, "B": 0.25, "C": 60 / 3600})
+    assert counts(by_station) == {"Robin": {"A": 3}, "Wren": {"C": 1}}
 
 
 def test_by_label_tells_scores_and_times(night):
