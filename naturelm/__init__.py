@@ -6,19 +6,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from naturelm.engine import Engine, EngineQuery
     from naturelm.errors import NaturelmError
     from naturelm.infer import Pipeline
-    from naturelm.models import NatureLM
+    from naturelm.models import NatureLM, load_model
     from naturelm.tables.query import open_tables
 
 __version__ = "0.1.0"
-__all__ = ["NatureLM", "NaturelmError", "Pipeline", "__version__", "open_tables"]
+__all__ = [
+    "Engine",
+    "EngineQuery",
+    "NatureLM",
+    "NaturelmError",
+    "Pipeline",
+    "__version__",
+    "load_model",
+    "open_tables",
+]
 
 # Names are imported when first asked for: `import naturelm` needs neither torch nor ray.
 _HOME = {
+    "Engine": "naturelm.engine",
+    "EngineQuery": "naturelm.engine",
     "NatureLM": "naturelm.models",
     "NaturelmError": "naturelm.errors",
     "Pipeline": "naturelm.infer",
+    "load_model": "naturelm.models",
     "open_tables": "naturelm.tables.query",
 }
 

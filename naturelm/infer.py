@@ -21,7 +21,7 @@ from naturelm.windows import Window, check_window, plan_windows
 
 if TYPE_CHECKING:
     from naturelm.engine.engine import Engine
-    from naturelm.models.naturelm.model import NatureLM
+    from naturelm.models.base import Classifier, LanguageModel
 
 Audio = str | Path | StorePath | npt.NDArray[np.floating]
 """A file, or mono sound in [-1, 1]."""
@@ -50,8 +50,8 @@ class Pipeline:
 
     Parameters
     ----------
-    model : NatureLM, str or Path, optional
-        A loaded model, or what :meth:`NatureLM.from_pretrained` takes; by default the bundled pocket model.
+    model : LanguageModel, str or Path, optional
+        A loaded model, or the name of one, as `naturelm.load_model` takes it; by default the bundled pocket model.
     max_new_tokens, num_beams : int
         Longest answer in tokens; beams of the search, 1 is greedy. The defaults are the published ones.
     batch_size : int, optional
@@ -60,23 +60,23 @@ class Pipeline:
     Examples
     --------
     >>> from naturelm.infer import Pipeline
-    >>> from naturelm.models import NatureLM
-    >>> model = NatureLM.from_pretrained("EarthSpeciesProject/NatureLM-audio")  # doctest: +SKIP
+    >>> from naturelm.models import load_model
+    >>> model = load_model("EarthSpeciesProject/NatureLM-audio")  # doctest: +SKIP
     >>> Pipeline(model=model)(["a.mp3"], "What is the common name for the focal species?")  # doctest: +SKIP
     ['#0.00s - 10.00s#: Green Treefrog\\n']
     """
 
     def __init__(
         self,
-        model: NatureLM | str | Path | None = None,
+        model: LanguageModel | Classifier | str | Path | None = None,
         max_new_tokens: int = 300,
         num_beams: int = 2,
         batch_size: int | None = None,
     ) -> None:
         if model is None or isinstance(model, str | Path):
-            from naturelm.models.naturelm.model import NatureLM
+            from naturelm.models import load_model
 
-            model = NatureLM.from_pretrained(model or "pocket")
+            model = load_model(model or "pocket")
         self.model = model
         self.max_new_tokens = max_new_tokens
         self.num_beams = num_beams

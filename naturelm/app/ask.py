@@ -22,7 +22,7 @@ from naturelm.windows import Window, plan_windows
 if TYPE_CHECKING:
     from naturelm.engine.engine import Engine
     from naturelm.engine.queries import EngineQuery
-    from naturelm.models.naturelm.model import NatureLM
+    from naturelm.models.base import LanguageModel
 
 MAX_FILES = 20
 MAX_FILE_BYTES = 200 * 1024 * 1024
@@ -89,7 +89,7 @@ class Asker:
         self.model_name = model
         self._llm = llm
         self._lock = threading.Lock()
-        self._model: NatureLM | None = None
+        self._model: LanguageModel | None = None
         self._engine: Engine | None = None
 
     def answer(
@@ -140,10 +140,11 @@ class Asker:
 
     def _engine_at(self, merging_alpha: float, query: EngineQuery) -> Engine:
         from naturelm.engine.engine import Engine
-        from naturelm.models import NatureLM
+        from naturelm.models import load_model
+        from naturelm.models.base import require_language_model
 
         if self._model is None:
-            self._model = NatureLM.from_pretrained(self.model_name, llm=self._llm)
+            self._model = require_language_model(load_model(self.model_name, llm=self._llm))
         if self._engine is None or self._model.merging_alpha != merging_alpha:
             self._engine = None  # its merged copy of the weights goes before the next one is made
             self._model.merging_alpha = merging_alpha

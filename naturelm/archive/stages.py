@@ -135,15 +135,13 @@ class Ask:
         import torch
 
         from naturelm.engine.engine import Engine
-        from naturelm.models import NatureLM
+        from naturelm.models import load_model
 
         if threads is not None:
             torch.set_num_threads(threads)
         settings = config.model
         dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
-        model = NatureLM.from_pretrained(
-            settings.name, llm=settings.llm, dtype=dtype, merging_alpha=settings.merging_alpha
-        )
+        model = load_model(settings.name, llm=settings.llm, dtype=dtype, merging_alpha=settings.merging_alpha)
         if config.windows.length_s > model.window_s:
             raise NaturelmError(
                 f"window is {config.windows.length_s:g} s and {settings.name} hears {model.window_s:g} s at once; "

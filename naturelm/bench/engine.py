@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from naturelm.bench.baselines import answer_plainly, encode_as_published
+from naturelm.bench.baselines import answer_plainly
 from naturelm.engine.engine import Engine
 from naturelm.engine.queries import EngineQuery
 from naturelm.errors import NaturelmError
@@ -33,13 +33,13 @@ from naturelm.synthetic.model import made_up_windows
 if TYPE_CHECKING:
     from naturelm.config.archive import ArchiveConfig
     from naturelm.models.answer import Answer
-    from naturelm.models.naturelm.model import NatureLM
+    from naturelm.models.base import LanguageModel
 
 # -- the engine --------------------------------------------------------------------------------------------
 
 
 def bench_engine(
-    model: NatureLM,
+    model: LanguageModel,
     queries: Sequence[EngineQuery],
     windows: int,
     batch_size: int | None = None,
@@ -51,7 +51,7 @@ def bench_engine(
 
     Parameters
     ----------
-    model : NatureLM
+    model : LanguageModel
         Whose engine to measure.
     queries : sequence of EngineQuery
         Asked about every window.
@@ -118,7 +118,7 @@ def bench_engine(
     rate = windows / median["engine"]
     result: dict[str, Any] = {
         "machine": machine(device),
-        "dtype": str(model.audio_projection.weight.dtype).removeprefix("torch."),
+        "dtype": str(model.dtype).removeprefix("torch."),
         "queries": len(queries),
         "labels": [len(query.labels) for query in queries],
         "max_new_tokens": [query.max_new_tokens for query in queries],
@@ -128,7 +128,7 @@ def bench_engine(
         "windows": windows,
         "batch_size": engine.batch_size,
         "windows_per_s": rate,
-        "times_real_time": rate * model.window_s,
+        "times_real_time": rate * model.natural_window_s,
         "latency_s": statistics.median(latency[1:]),
         "peak_memory_gb": peak_memory_gb(device),
         "parts_s_per_window": {
@@ -153,13 +153,13 @@ def bench_engine(
     return result
 
 
-def _quicken_encoder(model: NatureLM, on: bool) -> None:
+def _quicken_encoder(model: LanguageModel, on: bool) -> None:
     """Switch the engine's way of multiplying on or off in the parts that the plain path shares with it."""
-    quicken(model.beats, on)
-    quicken(model.qformer, on)
+    for module in model.audio_modules():
+        quicken(module, on)
 
 
-def _make_again(model: NatureLM, answers: Sequence[Sequence[Answer]]) -> None:
+def _make_again(model: LanguageModel, answers: Sequence[Sequence[Answer]]) -> None:
     """What the host does with generated tokens, once more."""
     for row in answers:
         for answer in row:
@@ -177,7 +177,7 @@ def _agreement(ours: Sequence[Sequence[Answer]], theirs: Sequence[Sequence[Answe
 
 
 def _roofline(
-    model: NatureLM, engine: Any, answers: Sequence[Sequence[Answer]], rate: float
+    model: LanguageModel, engine: Any, answers: Sequence[Sequence[Answer]], rate: float
 ) -> dict[str, float]:
     """What the arithmetic and the memory of this device, both measured here, would allow."""
     decoder = engine.decoder
@@ -212,9 +212,9 @@ def _roofline(
     }
 
 
-def encode_flops(model: NatureLM) -> float:
+def encode_flops(model: LanguageModel) -> float:
     """Floating-point operations of encoding one window (matrix products and convolutions)."""
-    waveform = torch.zeros(1, model.config.window_samples, device=model.device)
+    waveform = torch.zeros(1, model.natural_window_samples, device=model.device)
     # With gradients the layers are PyTorch's own, whose operations the counter knows.
     with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         model.encode_audio(waveform)
@@ -240,12 +240,12 @@ def measure_peaks(device: torch.device, dtype: torch.dtype) -> tuple[float, floa
 # -- encoding ----------------------------------------------------------------------------------------------
 
 
-def bench_encode(model: NatureLM, windows: int, repeats: int = 3) -> dict[str, Any]:
+def bench_encode(model: LanguageModel, windows: int, repeats: int = 3) -> dict[str, Any]:
     """Measure the audio branch: as it is, as the engine runs it, and laid out as published, in turns.
 
     Parameters
     ----------
-    model : NatureLM
+    model : LanguageModel
         Whose audio branch.
     windows : int
         Windows encoded at once.
@@ -259,9 +259,9 @@ def bench_encode(model: NatureLM, windows: int, repeats: int = 3) -> dict[str, A
         many times faster the engine's is than the published layout.
     """
     device = model.device
-    waveforms_BS = torch.randn(windows, model.config.window_samples, device=device) * 0.1
+    waveforms_BS = torch.randn(windows, model.natural_window_samples, device=device) * 0.1
     ways: dict[str, tuple[bool, Callable[[], torch.Tensor]]] = {
-        "published_layout": (False, lambda: encode_as_published(model, waveforms_BS)),
+        "published_layout": (False, lambda: model.encode_as_published(waveforms_BS)),
         "model": (False, lambda: model.encode_audio(waveforms_BS)),
         "engine": (True, lambda: model.encode_audio(waveforms_BS)),
     }

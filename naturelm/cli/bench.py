@@ -13,7 +13,7 @@ from naturelm.cli._options import format_option
 from naturelm.errors import NaturelmError
 
 if TYPE_CHECKING:
-    from naturelm.models import NatureLM
+    from naturelm.models.base import LanguageModel
 
 PATHS = click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
 
@@ -231,10 +231,11 @@ def _load(
     threads: int | None,
     device: str | None,
     dtype: str | None,
-) -> NatureLM:
+) -> LanguageModel:
     import torch
 
-    from naturelm.models import NatureLM
+    from naturelm.models import load_model
+    from naturelm.models.base import require_language_model
     from naturelm.synthetic.model import FULL_SIZE, random_full_size
 
     if random_weights and model != FULL_SIZE:
@@ -245,7 +246,7 @@ def _load(
     weights_dtype = getattr(torch, dtype or ("bfloat16" if device.startswith("cuda") else "float32"))
     if random_weights:
         return random_full_size(device, weights_dtype, llm_layers)
-    return NatureLM.from_pretrained(model, device=device, dtype=weights_dtype)
+    return require_language_model(load_model(model, device=device, dtype=weights_dtype))
 
 
 def _engine_lines(result: dict[str, Any]) -> list[tuple[str, str]]:

@@ -102,10 +102,10 @@ def _pipeline(settings: ArchiveConfig, device: str | None) -> Any:
     import torch
 
     from naturelm.infer import Pipeline
-    from naturelm.models import NatureLM
+    from naturelm.models import load_model
 
     chosen = settings.model
-    model = NatureLM.from_pretrained(
+    model = load_model(
         chosen.name,
         llm=chosen.llm,
         device=device,

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,10 +26,8 @@ from naturelm.engine.search import Prompts, search_beams, search_one
 from naturelm.engine.trie import LabelScores, LabelTrie, score_labels
 from naturelm.errors import NaturelmError
 from naturelm.models.answer import Answer
+from naturelm.models.base import Classifier, LanguageModel, require_language_model
 from naturelm.models.parts.linear import quicken
-
-if TYPE_CHECKING:
-    from naturelm.models.naturelm.model import NatureLM
 
 # Windows heard at once on a CPU: beyond, nothing is gained (docs/benchmarks), and caches are lost.
 CPU_BATCH_SIZE = 32
@@ -68,7 +66,7 @@ class Engine:
 
     Parameters
     ----------
-    model : NatureLM
+    model : LanguageModel
         Its adapters are merged at the `merging_alpha` it has now; set another, and make another engine.
     queries : sequence of EngineQuery
         Asked about every window.
@@ -88,12 +86,12 @@ class Engine:
     Raises
     ------
     NaturelmError
-        No queries, or a setting is out of range.
+        No queries, a setting is out of range, or the model is a classifier.
     """
 
     def __init__(
         self,
-        model: NatureLM,
+        model: LanguageModel | Classifier,
         queries: Sequence[EngineQuery],
         *,
         num_beams: int = 1,
@@ -112,14 +110,13 @@ class Engine:
             )
         if not (math.isfinite(temperature) and temperature > 0):
             raise NaturelmError(f"temperature is {temperature}; it must be above 0")
-        self.model = model
+        self.model = model = require_language_model(model)
         self.num_beams = num_beams
         self.do_sample, self.temperature, self.seed = do_sample, temperature, seed
         self._given_batch_size = batch_size
-        for name, module in model.named_children():
-            # The language model runs in the decoder below; in its own place it stays the plain path, as it was.
-            if name != "llama":
-                quicken(module)
+        # The language model runs in the decoder below; in its own place it stays the plain path, as it was.
+        for module in model.audio_modules():
+            quicken(module)
         self._decoder = Decoder(model.merged_language_model())
         self._device = self._decoder.device
         self._buffer: DecodeBuffer | None = None
@@ -147,11 +144,12 @@ class Engine:
             members = [i for i, prompt in enumerate(tokens) if prompt.head == head]
             shared = _common_start([tokens[i].tail for i in members])
             head_kv = self._decoder.new_kv(1, len(head))
-            self._decoder.prefill(self._decoder.embed(self._ids(head)).unsqueeze(0), head_kv, 0)
+            if head:
+                self._decoder.prefill(self._decoder.embed(self._ids(head)).unsqueeze(0), head_kv, 0)
             group = _Head(head_kv, self._ids(shared))
             for i in members:
                 query, tail = queries[i], tokens[i].tail
-                trie = LabelTrie(query.labels, self._label_ids) if query.labels else None
+                trie = LabelTrie(query.labels, self.model.text_tokens) if query.labels else None
                 prompt_tokens = len(head) + self.model.audio_tokens + len(tail)
                 group.asked.append(_Asked(i, query, self._ids(tail[len(shared) :]), trie, prompt_tokens))
             self._heads.append(group)
@@ -176,7 +174,7 @@ class Engine:
         tokens = self.model.prompt_tokens(query.prompt)
         return len(tokens.head) + self.model.audio_tokens + len(tokens.tail)
 
-    def answer(self, waveforms: np.ndarray | Tensor, sample_rate_hz: int = 16000) -> list[list[Answer]]:
+    def answer(self, waveforms: np.ndarray | Tensor, sample_rate_hz: int | None = None) -> list[list[Answer]]:
         """Answer every query about every window.
 
         Parameters
@@ -184,9 +182,9 @@ class Engine:
         waveforms : ndarray or Tensor
             float32 ``[windows, samples]`` in [-1, 1], mono, any number of windows; shorter ones than the model hears
             are padded with silence.
-        sample_rate_hz : int
-            Must be the model's (16000): recordings are resampled as they stream, before they are cut, since resampled
-            windows would ring at both ends.
+        sample_rate_hz : int, optional
+            Must be the model's: recordings are resampled as they stream, before they are cut, since resampled windows
+            would ring at both ends.
 
         Returns
         -------
@@ -204,8 +202,8 @@ class Engine:
 
     # -- batches -----------------------------------------------------------------------------------------------
 
-    def _check(self, waveforms: np.ndarray | Tensor, sample_rate_hz: int) -> Tensor:
-        if sample_rate_hz != self.model.sample_rate_hz:
+    def _check(self, waveforms: np.ndarray | Tensor, sample_rate_hz: int | None) -> Tensor:
+        if sample_rate_hz not in (None, self.model.sample_rate_hz):
             raise NaturelmError(
                 f"waveforms have {sample_rate_hz} Hz; resample them to {self.model.sample_rate_hz} Hz first"
             )
@@ -215,7 +213,7 @@ class Engine:
                 f"waveforms are {waveforms_BS.dtype} of shape {list(waveforms_BS.shape)}; "
                 "give floating-point [windows, samples], one channel each"
             )
-        longest = self.model.config.window_samples
+        longest = self.model.window_samples
         if waveforms_BS.shape[1] > longest:
             raise NaturelmError(
                 f"windows have {waveforms_BS.shape[1]} samples, the model hears {longest}; "
@@ -406,9 +404,6 @@ class Engine:
 
     def _ids(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)
-
-    def _label_ids(self, label: str) -> Sequence[int]:
-        return self.model.tokenizer(label, add_special_tokens=False).input_ids
 
 
 def _common_start(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

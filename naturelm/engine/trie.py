@@ -47,7 +47,7 @@ class LabelTrie:
     labels : sequence of str
         In words; `NO_LABEL` is added where no label is that word, in any case.
     tokenize : callable
-        Token ids of a label's text, without special tokens.
+        Token ids of a label's text.
 
     Attributes
     ----------

@@ -1,15 +1,62 @@
-"""Audio-language models: architectures, checkpoints and answers; torch comes only with a model."""
+"""Audio models: families, checkpoints and answers; torch is imported only with a model."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from naturelm.errors import NaturelmError
+from naturelm.models import presets
 from naturelm.models.answer import Answer
 
 if TYPE_CHECKING:
+    import torch
+
+    from naturelm.models.base import Classifier, LanguageModel
     from naturelm.models.naturelm.model import NatureLM
 
-__all__ = ["Answer", "NatureLM"]
+__all__ = ["Answer", "NatureLM", "load_model"]
+
+
+def load_model(
+    name: str | Path,
+    llm: str | Path | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    merging_alpha: float = 1.0,
+) -> LanguageModel | Classifier:
+    """Load a model of whichever family.
+
+    Parameters
+    ----------
+    name
+        Preset name (``"pocket"``), local directory, or hub id.
+    llm
+        Base language model, directory or hub id; by default what the checkpoint's ``config.json`` names, resolved
+        against the checkpoint's directory where that is a relative path.
+    device
+        By default the GPU where there is one.
+    dtype
+        Of the weights; by default bfloat16 on a GPU and float32 elsewhere. Adapters stay float32.
+    merging_alpha
+        Share of the adapters in the language model; see `naturelm.models.base.LanguageModel`.
+
+    Raises
+    ------
+    NaturelmError
+        If there is no such model, or its checkpoint is gated, damaged or of other shapes than it says; or if `llm` or
+        `merging_alpha` is given for a classifier, which has no language model.
+    """
+    from naturelm.models.base import LanguageModel
+
+    model_class = presets.family_of(presets.resolve(name)).load()
+    if issubclass(model_class, LanguageModel):
+        return model_class.from_pretrained(name, llm, device, dtype, merging_alpha)
+    if llm is not None or merging_alpha != 1.0:
+        raise NaturelmError(
+            f"{name} is a classifier; leave out llm and merging_alpha, which it does not have"
+        )
+    return model_class.from_pretrained(name, device, dtype)
 
 
 def __getattr__(name: str) -> Any:

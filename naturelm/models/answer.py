@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,8 @@ class AnswerDecoder:
     Parameters
     ----------
     tokenizer
-        A byte-level BPE tokenizer (transformers), as Llama 3's is.
+        A byte-level BPE tokenizer (transformers), as Llama 3's is, or one that writes spaces as ``▁`` and single
+        bytes as ``<0x0A>``, as SentencePiece and Llama 2 do.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -52,6 +54,13 @@ class AnswerDecoder:
         self._special = set(tokenizer.all_special_ids)
         self._special.update(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
         self._added = set(tokenizer.added_tokens_decoder)
+        vocabulary = tokenizer.get_vocab()
+        # A byte-level vocabulary writes every byte as one of 256 characters, and so has no others.
+        self._is_byte_level = all(
+            _BYTE_OF_CHARACTER.keys() >= set(token)
+            for token, token_id in vocabulary.items()
+            if token_id not in self._added
+        )
         self._bytes: dict[int, bytes] = {}
 
     def answer(
@@ -113,7 +122,10 @@ class AnswerDecoder:
             return b""
         if token_id in self._added:
             return token.encode()
-        return bytes(_BYTE_OF_CHARACTER[character] for character in token)
+        if self._is_byte_level:
+            return bytes(_BYTE_OF_CHARACTER[character] for character in token)
+        single_byte = _SINGLE_BYTE.fullmatch(token)
+        return bytes.fromhex(single_byte[1]) if single_byte else token.replace("▁", " ").encode()
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -126,3 +138,4 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 _BYTE_OF_CHARACTER = _byte_alphabet()
+_SINGLE_BYTE = re.compile(r"<0x([0-9A-F]{2})>")

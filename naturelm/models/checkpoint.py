@@ -1,7 +1,7 @@
-"""Checkpoints: the names of published tensors, and loading that leaves nothing unsaid.
+"""Checkpoints: reading tensors, and loading them under their published names so that nothing is left unsaid.
 
-A published release holds the trained tensors (audio branch, LoRA, token embedding) and not the base LLM; a
-training checkpoint may hold the base LLM too. Both are read through the tables below.
+A published release holds the trained tensors (audio branch, LoRA, perhaps a token embedding) and not the base LLM; a
+training checkpoint may hold the base LLM too. Each family lists both in a `NameTable`.
 """
 
 from __future__ import annotations
@@ -16,130 +16,52 @@ from torch import Tensor, nn
 
 from naturelm.errors import NaturelmError
 
-# Published name -> name in our module; {} stands for a layer number, None for a tensor that is not used.
-NATURELM_KEYS: dict[str, str | None] = {
-    # BEATs
-    "beats.patch_embedding.weight": "beats.patch_embedding.weight",
-    "beats.layer_norm.weight": "beats.patch_norm.weight",
-    "beats.layer_norm.bias": "beats.patch_norm.bias",
-    "beats.post_extract_proj.weight": "beats.patch_projection.weight",
-    "beats.post_extract_proj.bias": "beats.patch_projection.bias",
-    "beats.encoder.pos_conv.0.weight_g": "beats.position_conv.weight_g",
-    "beats.encoder.pos_conv.0.weight_v": "beats.position_conv.weight_v",
-    "beats.encoder.pos_conv.0.bias": "beats.position_conv.bias",
-    "beats.encoder.layer_norm.weight": "beats.norm.weight",
-    "beats.encoder.layer_norm.bias": "beats.norm.bias",
-    "beats.encoder.layers.{}.self_attn.relative_attention_bias.weight": "beats.relative_bias.weight",
-    "beats.encoder.layers.{}.self_attn.q_proj.weight": "beats.layers.{}.attention.q_proj.weight",
-    "beats.encoder.layers.{}.self_attn.q_proj.bias": "beats.layers.{}.attention.q_proj.bias",
-    "beats.encoder.layers.{}.self_attn.k_proj.weight": "beats.layers.{}.attention.k_proj.weight",
-    "beats.encoder.layers.{}.self_attn.k_proj.bias": "beats.layers.{}.attention.k_proj.bias",
-    "beats.encoder.layers.{}.self_attn.v_proj.weight": "beats.layers.{}.attention.v_proj.weight",
-    "beats.encoder.layers.{}.self_attn.v_proj.bias": "beats.layers.{}.attention.v_proj.bias",
-    "beats.encoder.layers.{}.self_attn.out_proj.weight": "beats.layers.{}.attention.out_proj.weight",
-    "beats.encoder.layers.{}.self_attn.out_proj.bias": "beats.layers.{}.attention.out_proj.bias",
-    "beats.encoder.layers.{}.self_attn.grep_linear.weight": "beats.layers.{}.attention.gate_linear.weight",
-    "beats.encoder.layers.{}.self_attn.grep_linear.bias": "beats.layers.{}.attention.gate_linear.bias",
-    "beats.encoder.layers.{}.self_attn.grep_a": "beats.layers.{}.attention.gate_scale",
-    "beats.encoder.layers.{}.self_attn_layer_norm.weight": "beats.layers.{}.attention_norm.weight",
-    "beats.encoder.layers.{}.self_attn_layer_norm.bias": "beats.layers.{}.attention_norm.bias",
-    "beats.encoder.layers.{}.fc1.weight": "beats.layers.{}.fc1.weight",
-    "beats.encoder.layers.{}.fc1.bias": "beats.layers.{}.fc1.bias",
-    "beats.encoder.layers.{}.fc2.weight": "beats.layers.{}.fc2.weight",
-    "beats.encoder.layers.{}.fc2.bias": "beats.layers.{}.fc2.bias",
-    "beats.encoder.layers.{}.final_layer_norm.weight": "beats.layers.{}.final_norm.weight",
-    "beats.encoder.layers.{}.final_layer_norm.bias": "beats.layers.{}.final_norm.bias",
-    "beats.predictor.weight": None,
-    "beats.predictor.bias": None,
-    "ln_audio.weight": "audio_norm.weight",
-    "ln_audio.bias": "audio_norm.bias",
-    # Q-Former
-    "audio_query_tokens": "qformer.queries",
-    "audio_Qformer.bert.embeddings.position_ids": None,
-    "audio_Qformer.bert.embeddings.LayerNorm.weight": "qformer.bert.layernorm.weight",
-    "audio_Qformer.bert.embeddings.LayerNorm.bias": "qformer.bert.layernorm.bias",
-    **{
-        f"audio_Qformer.bert.encoder.layer.{{}}.{published}.{kind}": (
-            f"qformer.bert.encoder.layer.{{}}.{ours}.{kind}"
-        )
-        for published, ours in {
-            "attention.self.query": "attention.attention.query",
-            "attention.self.key": "attention.attention.key",
-            "attention.self.value": "attention.attention.value",
-            "attention.output.dense": "attention.output.dense",
-            "attention.output.LayerNorm": "attention.output.LayerNorm",
-            "crossattention.self.query": "crossattention.attention.query",
-            "crossattention.self.key": "crossattention.attention.key",
-            "crossattention.self.value": "crossattention.attention.value",
-            "crossattention.output.dense": "crossattention.output.dense",
-            "crossattention.output.LayerNorm": "crossattention.output.LayerNorm",
-            "intermediate_query.dense": "intermediate_query.dense",
-            "output_query.dense": "output_query.dense",
-            "output_query.LayerNorm": "output_query.LayerNorm",
-        }.items()
-        for kind in ("weight", "bias")
-    },
-    "audio_llama_proj.weight": "audio_projection.weight",
-    "audio_llama_proj.bias": "audio_projection.bias",
-    # Language model: adapters and embedding
-    "llama_embed_tokens.weight": "llama.base_model.model.model.embed_tokens.weight",
-    **{
-        f"llama_model.base_model.model.model.layers.{{}}.self_attn.{name}": (
-            f"llama.base_model.model.model.layers.{{}}.self_attn.{name}"
-        )
-        for projection in ("q_proj", "k_proj", "v_proj", "o_proj")
-        for name in (f"{projection}.lora_A.default.weight", f"{projection}.lora_B.default.weight")
-    },
-}
-
-# The base LLM, as training checkpoints hold it beside the rest.
-BASE_LLM_KEYS: dict[str, str] = {
-    f"llama_model.base_model.model.{name}": f"llama.base_model.model.{name}"
-    for name in (
-        "lm_head.weight",
-        "model.embed_tokens.weight",
-        "model.norm.weight",
-        *(
-            f"model.layers.{{}}.{name}.weight"
-            for name in (
-                "self_attn.q_proj",
-                "self_attn.k_proj",
-                "self_attn.v_proj",
-                "self_attn.o_proj",
-                "self_attn.q_proj.base_layer",
-                "self_attn.k_proj.base_layer",
-                "self_attn.v_proj.base_layer",
-                "self_attn.o_proj.base_layer",
-                "mlp.gate_proj",
-                "mlp.up_proj",
-                "mlp.down_proj",
-                "input_layernorm",
-                "post_attention_layernorm",
-            )
-        ),
-    )
-}
-
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _LISTED = 5
 
 
-def our_name(published: str) -> str | None:
-    """Our module's name of a published tensor, or None for one that is not used.
+class NameTable:
+    """Names of a family's tensors, as published and in its module.
 
-    Raises
-    ------
-    KeyError
-        If the family has no such tensor.
+    Parameters
+    ----------
+    released
+        Published name -> name in the module, of what a release holds; ``{}`` stands for a layer's number, None for a
+        tensor that is not used. Where several published names share one tensor, the first number is written.
+    base_llm
+        The same for the base LLM, as training checkpoints hold it beside the rest.
     """
-    for table in (NATURELM_KEYS, BASE_LLM_KEYS):
-        if published in table:
-            return table[published]
-        template, numbers = _NUMBER.sub("{}", published), _NUMBER.findall(published)
-        if template in table:
-            ours = table[template]
-            return ours if ours is None else ours.format(*numbers)
-    raise KeyError(published)
+
+    def __init__(self, released: Mapping[str, str | None], base_llm: Mapping[str, str]) -> None:
+        self._ours: dict[str, str | None] = {**base_llm, **released}
+        self._base_llm = base_llm.keys() - released.keys()
+        # Released names come last, so that a token embedding is written under its released name.
+        self._published = {ours: published for published, ours in self._ours.items() if ours}
+
+    def ours(self, published: str) -> str | None:
+        """The module's name of a published tensor, or None for one that is not used.
+
+        Raises
+        ------
+        KeyError
+            If the family has no such tensor.
+        """
+        if published in self._ours:
+            return self._ours[published]
+        ours = self._ours[_NUMBER.sub("{}", published)]
+        return ours if ours is None else ours.format(*_NUMBER.findall(published))
+
+    def published(self, ours: str) -> str:
+        """The published name of one of the module's tensors."""
+        numbers = _NUMBER.findall(ours)
+        published = (
+            self._published[ours] if ours in self._published else self._published[_NUMBER.sub("{}", ours)]
+        )
+        return published.format(*(numbers or ["0"]))
+
+    def is_base_llm(self, published: str) -> bool:
+        """Whether a published name belongs to the base LLM, which releases leave to its own repository."""
+        return published in self._base_llm or _NUMBER.sub("{}", published) in self._base_llm
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -171,7 +93,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def load_published(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+def load_published(module: nn.Module, tensors: Mapping[str, Tensor], names: NameTable, where: str) -> None:
     """Copy published tensors into a module, all or none; only the base LLM may be left out.
 
     Parameters
@@ -180,6 +102,8 @@ def load_published(module: nn.Module, tensors: Mapping[str, Tensor], where: str)
         The model, or a part of it under its own name (``nn.ModuleDict({"beats": ...})``).
     tensors
         Published name -> tensor, of any floating type.
+    names
+        The family's.
     where
         The checkpoint's path, for errors.
 
@@ -190,10 +114,10 @@ def load_published(module: nn.Module, tensors: Mapping[str, Tensor], where: str)
     """
     targets = module.state_dict(keep_vars=True)
     found: dict[str, Tensor] = {}
-    unknown, misshaped = [], []
+    unknown, misshaped = [], {}
     for name in sorted(tensors, key=_by_number):
         try:
-            ours = our_name(name)
+            ours = names.ours(name)
         except KeyError:
             unknown.append(name)
             continue
@@ -202,20 +126,24 @@ def load_published(module: nn.Module, tensors: Mapping[str, Tensor], where: str)
         if ours not in targets:
             unknown.append(name)
         elif targets[ours].shape != tensors[name].shape:
-            misshaped.append(f"{name} {list(tensors[name].shape)} instead of {list(targets[ours].shape)}")
+            shapes = f"{list(tensors[name].shape)} instead of {list(targets[ours].shape)}"
+            misshaped[ours] = f"{name} {shapes}"
         else:
             # Layers share one relative bias under many names: the last wins, as when each is copied in turn.
             found[ours] = tensors[name]
-    wrong_shape = {our_name(entry.split(" ", 1)[0]) for entry in misshaped}
     missing = [
         published
-        for ours in targets.keys() - found.keys() - wrong_shape
-        if not is_base_llm(published := published_name(ours))
+        for ours in targets.keys() - found.keys() - misshaped.keys()
+        if not names.is_base_llm(published := names.published(ours))
     ]
     problems = [
-        _listing(sorted(names, key=_by_number), kind)
-        for names, kind in ((missing, "missing"), (unknown, "unknown"), (misshaped, "of another shape"))
-        if names
+        _listing(sorted(entries, key=_by_number), kind)
+        for entries, kind in (
+            (missing, "missing"),
+            (unknown, "unknown"),
+            (misshaped.values(), "of another shape"),
+        )
+        if entries
     ]
     if problems:
         raise NaturelmError(
@@ -227,23 +155,10 @@ def load_published(module: nn.Module, tensors: Mapping[str, Tensor], where: str)
             targets[ours].copy_(tensor)
 
 
-def published_tensors(module: nn.Module) -> dict[str, Tensor]:
+def published_tensors(module: nn.Module, names: NameTable) -> dict[str, Tensor]:
     """A module's tensors by their published names, without the base LLM, as a release holds them."""
-    named = {published_name(ours): tensor for ours, tensor in module.state_dict().items()}
-    return {name: tensor.contiguous() for name, tensor in named.items() if not is_base_llm(name)}
-
-
-def published_name(ours: str) -> str:
-    """The published name of one of our tensors."""
-    numbers = _NUMBER.findall(ours)
-    published = _PUBLISHED[_NUMBER.sub("{}", ours)]
-    # The shared relative bias stands under the first layer's name.
-    return published.format(*(numbers or ["0"]))
-
-
-def is_base_llm(published: str) -> bool:
-    """Whether a published name belongs to the base LLM, which releases leave to its own repository."""
-    return published in BASE_LLM_KEYS or _NUMBER.sub("{}", published) in BASE_LLM_KEYS
+    named = {names.published(ours): tensor for ours, tensor in module.state_dict().items()}
+    return {name: tensor.contiguous() for name, tensor in named.items() if not names.is_base_llm(name)}
 
 
 def _listing(names: Iterable[str], kind: str) -> str:
@@ -255,9 +170,3 @@ def _listing(names: Iterable[str], kind: str) -> str:
 def _by_number(name: str) -> list[Any]:
     """Sort key that puts layer 10 after layer 9."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in name.split(".")]
-
-
-# Releases' names come last, so that the token embedding is written as `llama_embed_tokens`.
-_PUBLISHED: dict[str, str] = {
-    ours: published for table in (BASE_LLM_KEYS, NATURELM_KEYS) for published, ours in table.items() if ours
-}

@@ -1,14 +1,45 @@
-"""Which models there are, what each needs, and where its files come from. Imports no torch."""
+"""Which families and models there are, what each needs, and where its files come from. Imports no torch."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from naturelm.errors import NaturelmError
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture, and what is known of all its models before any is loaded.
+
+    Attributes
+    ----------
+    name
+        Of its folder in `naturelm.models`, and what ``"family"`` in a checkpoint's ``config.json`` says.
+    class_path
+        ``module:class`` of the model.
+    config_keys
+        Entries of ``config.json`` by which a checkpoint is known that does not name its family.
+    query_kinds
+        Which of detection, caption and classification its models answer.
+    """
+
+    name: str
+    class_path: str
+    config_keys: frozenset[str] = frozenset()
+    query_kinds: frozenset[str] = frozenset({"detection", "caption", "classification"})
+
+    def load(self) -> type[Any]:
+        """The class of its models, a `LanguageModel` or `Classifier` of `naturelm.models.base`; imports torch."""
+        module, name = self.class_path.split(":")
+        return getattr(import_module(module), name)
 
 
 @dataclass(frozen=True)
@@ -21,6 +52,8 @@ class ModelSource:
         As asked for: preset name, directory or hub id.
     path
         Directory of the checkpoint, or its hub id.
+    family
+        Name of its family, a key of `FAMILIES`; None where the checkpoint's ``config.json`` decides.
     llm
         Base LLM beside it: directory, hub id, or None where the checkpoint's ``config.json`` decides.
     licence
@@ -35,6 +68,7 @@ class ModelSource:
 
     name: str
     path: str
+    family: str | None = None
     llm: str | None = None
     licence: str = ""
     memory_gb_bf16: float | None = None
@@ -54,10 +88,19 @@ _CHECKPOINT_FILES = ["config.json", "model.safetensors"]
 _DIGEST_BYTES = 65536
 _HERE = Path(__file__).parent
 
+FAMILIES: dict[str, Family] = {
+    "naturelm": Family(
+        name="naturelm",
+        class_path="naturelm.models.naturelm.model:NatureLM",
+        config_keys=frozenset({"beats_cfg"}),
+    ),
+}
+
 PRESETS: dict[str, ModelSource] = {
     "pocket": ModelSource(
         name="pocket",
         path=str(_HERE / "bundled" / "pocket"),
+        family="naturelm",
         licence="part of this package",
         memory_gb_bf16=0.01,
         access="bundled with this package",
@@ -65,6 +108,7 @@ PRESETS: dict[str, ModelSource] = {
     "naturelm-8b": ModelSource(
         name="naturelm-8b",
         path="EarthSpeciesProject/NatureLM-audio",
+        family="naturelm",
         llm="meta-llama/Meta-Llama-3.1-8B-Instruct",
         licence="CC-BY-NC-SA-4.0; base LLM: Llama 3.1 Community License",
         memory_gb_bf16=19.1,
@@ -101,6 +145,61 @@ def resolve(name_or_path: str | Path) -> ModelSource:
         f"there is no model {name!r}; give {', '.join(PRESETS)}, a directory with config.json and "
         "model.safetensors, or a hub id such as EarthSpeciesProject/NatureLM-audio"
     )
+
+
+def family_of(source: ModelSource) -> Family:
+    """A model's family; its ``config.json`` is fetched where no preset names the family.
+
+    Raises
+    ------
+    NaturelmError
+        If the checkpoint has no ``config.json`` that can be read, or names an unknown family.
+    """
+    if source.family is not None:
+        return FAMILIES[source.family]
+    config = fetch(source) / "config.json"
+    return family_in(read_config(config), str(config))
+
+
+def family_in(values: Mapping[str, Any], where: str) -> Family:
+    """The family that the content of a ``config.json`` is of: the one it names, or whose entries it has.
+
+    Released NatureLM-audio checkpoints may leave out every entry, so without any it is theirs.
+
+    Raises
+    ------
+    NaturelmError
+        If it names an unknown family; `where` is the file, for the message.
+    """
+    if "family" in values:
+        named = str(values["family"])
+        if named not in FAMILIES:
+            near = difflib.get_close_matches(named, FAMILIES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(FAMILIES)}"
+            raise NaturelmError(f"{where}: family is {named!r}, which this version does not have; {hint}")
+        return FAMILIES[named]
+    matching = [f for f in FAMILIES.values() if f.config_keys and f.config_keys <= values.keys()]
+    # The one with most entries: SALMONN's, for one, has all of NatureLM's and more.
+    return max(matching, key=lambda family: len(family.config_keys), default=FAMILIES["naturelm"])
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a ``config.json``.
+
+    Raises
+    ------
+    NaturelmError
+        If it cannot be read, or is not a table of settings.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NaturelmError(f"{path}: cannot be read ({error.strerror}); a checkpoint needs it") from error
+    except ValueError as error:
+        raise NaturelmError(f"{path}: is not JSON ({error}); fetch the checkpoint again") from error
+    if not isinstance(values, dict):
+        raise NaturelmError(f"{path}: holds no table of settings; fetch the checkpoint again")
+    return values
 
 
 def is_here(source: ModelSource) -> bool:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from naturelm.errors import NaturelmError
-
-AUDIO_PLACEHOLDER = "<AudioHere>"
-AUDIO_PREFIX = "<Audio><AudioHere></Audio> "
-LLAMA3_TEMPLATE = (
-    "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
-    "<|start_header_id|>assistant<|end_header_id|>\n\n"
-)
+from naturelm.models.tokens import TextTokenizer
 
 
 @dataclass(frozen=True)
@@ -22,49 +16,93 @@ class PromptTokens:
     Attributes
     ----------
     head
-        Begin-of-text, the user's header and ``<Audio>``: the same for every query.
+        What is before the sound. Queries with the same head share it; it may be empty.
     tail
-        ``</Audio>``, the query and the assistant's header.
+        What is after the sound: the query, and what asks for an answer.
     """
 
     head: tuple[int, ...]
     tail: tuple[int, ...]
 
 
-def wrap(query: str, template: str = LLAMA3_TEMPLATE) -> str:
-    """The whole prompt text of a query, with a placeholder where the sound goes.
+@dataclass(frozen=True)
+class PromptLayout:
+    """How a family writes a prompt.
 
-    A query may say itself where the sound goes (``<Audio><AudioHere></Audio>``); otherwise it comes first.
-
-    Raises
-    ------
-    NaturelmError
-        If the query is empty or names more than one place for the sound.
-    """
-    if not query.strip():
-        raise NaturelmError("the query has no text; ask something, for example 'What is the common name?'")
-    places = query.count(AUDIO_PLACEHOLDER)
-    if places > 1:
-        raise NaturelmError(
-            f"the query holds {AUDIO_PLACEHOLDER} {places} times; a window has one sound, so name it once"
-        )
-    # Not str.format: a query may hold braces of its own.
-    return template.replace("{}", query if places else AUDIO_PREFIX + query, 1)
-
-
-def tokenize(query: str, tokenizer: Any, template: str = LLAMA3_TEMPLATE) -> PromptTokens:
-    """Token ids before and after the sound; each side is tokenised by itself, as in training.
-
-    Parameters
+    Attributes
     ----------
-    query
-        What is asked, as the user wrote it.
-    tokenizer
-        The language model's tokenizer (transformers); its begin-of-text token opens the prompt.
     template
-        Text around the query.
+        Text around the query, which replaces ``{}``. Special tokens are recognised in it.
+    sound
+        What is put before a query, with `placeholder` in it, where the query does not name the sound's place itself.
+    placeholder
+        Name of the sound's place.
     """
-    before, after = wrap(query, template).split(AUDIO_PLACEHOLDER)
-    head = tokenizer(before, add_special_tokens=False).input_ids
-    tail = tokenizer(after, add_special_tokens=False).input_ids
-    return PromptTokens((tokenizer.bos_token_id, *head), tuple(tail))
+
+    template: str
+    sound: str = "<Audio><AudioHere></Audio> "
+    placeholder: str = "<AudioHere>"
+
+    def text(self, query: str) -> str:
+        """The whole prompt of a query, with the placeholder where the sound goes.
+
+        Raises
+        ------
+        NaturelmError
+            If the query is empty or names more than one place for the sound.
+        """
+        return self.placeholder.join("".join(text for text, _ in side) for side in self._sides(query))
+
+    def tokens(self, query: str, tokenizer: TextTokenizer, begin: Sequence[int] = ()) -> PromptTokens:
+        """Token ids before and after the sound; each side is tokenised by itself, as in training.
+
+        Parameters
+        ----------
+        query
+            The question, as the user wrote it. A special token's name in it is only text.
+        tokenizer
+            The language model's.
+        begin
+            Token ids before everything else, such as begin-of-text.
+        """
+        head, tail = (_side_tokens(side, tokenizer) for side in self._sides(query))
+        return PromptTokens((*begin, *head), tail)
+
+    def _sides(self, query: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+        """Pieces of text before and after the sound, and whether each is the template's or the user's."""
+        if not query.strip():
+            raise NaturelmError(
+                "the query has no text; give a question, for example 'What is the common name?'"
+            )
+        places = query.count(self.placeholder)
+        if places > 1:
+            raise NaturelmError(
+                f"the query holds {self.placeholder} {places} times; a window has one sound, so name it once"
+            )
+        sound = self.sound
+        if places:
+            # The user may write the place with or without what surrounds it.
+            sound = sound.strip() if sound.strip() in query else self.placeholder
+            before, after = query.split(sound)
+        else:
+            before, after = "", query
+        first, last = self.template.split("{}")
+        opening, closing = sound.split(self.placeholder)
+        return (
+            [(first, True), (before, False), (opening, True)],
+            [(closing, True), (after, False), (last, True)],
+        )
+
+
+def _side_tokens(side: Sequence[tuple[str, bool]], tokenizer: TextTokenizer) -> tuple[int, ...]:
+    ids: list[int] = []
+    text = ""
+    for piece, is_template in side:
+        for part in tokenizer.template_parts(piece) if is_template else [piece]:
+            if isinstance(part, str):
+                # Neighbouring texts are tokenised as one, as they were in training.
+                text += part
+                continue
+            ids += [*tokenizer.text_tokens(text), part]
+            text = ""
+    return (*ids, *tokenizer.text_tokens(text))

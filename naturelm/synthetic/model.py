@@ -11,7 +11,7 @@ from naturelm.errors import NaturelmError
 if TYPE_CHECKING:
     import torch
 
-    from naturelm.models.naturelm.model import NatureLM
+    from naturelm.models.base import LanguageModel
 
 QUESTIONS = (
     "What are the common names for the species in the audio, if any?",
@@ -46,7 +46,7 @@ _LLAMA_8B = {
 }
 
 
-def random_full_size(device: str, dtype: torch.dtype, llm_layers: int = 32) -> NatureLM:
+def random_full_size(device: str, dtype: torch.dtype, llm_layers: int = 32) -> LanguageModel:
     """The released model's shapes with random weights, made directly on a device: nothing to download.
 
     Its tokenizer is a stand-in that knows the words of `QUESTIONS` as one token each, so prompts are about as long as
@@ -63,27 +63,29 @@ def random_full_size(device: str, dtype: torch.dtype, llm_layers: int = 32) -> N
     """
     from transformers import LlamaConfig
 
-    from naturelm.models.naturelm.config import NatureLMConfig
-    from naturelm.models.naturelm.model import NatureLM
+    from naturelm.models.presets import family_of, resolve
 
+    model_class = family_of(resolve(FULL_SIZE)).load()
     tokenizer = _stand_in_tokenizer()
     config = LlamaConfig(
         **{**_LLAMA_8B, "num_hidden_layers": llm_layers},
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return NatureLM.from_config(NatureLMConfig(), config, tokenizer, device=device, dtype=dtype)
+    return model_class.from_config(
+        model_class.config_from({}, FULL_SIZE), config, tokenizer, device=device, dtype=dtype
+    )
 
 
-def made_up_windows(model: NatureLM, count: int) -> np.ndarray:
+def made_up_windows(model: LanguageModel, count: int) -> np.ndarray:
     """Windows ``[count, samples]`` with each of the sounds made by code, quiet and loud, and with none."""
     from naturelm.synthetic.sounds import SOUNDS, background
 
     rng = np.random.default_rng(0)
-    rate, samples = model.sample_rate_hz, model.config.window_samples
+    rate, samples = model.sample_rate_hz, model.natural_window_samples
     kinds = [*SOUNDS.values(), background]
     distinct = [
-        kinds[i % len(kinds)](rng, rate, model.window_s)[:samples] * rng.uniform(0.2, 1)
+        kinds[i % len(kinds)](rng, rate, model.natural_window_s)[:samples] * rng.uniform(0.2, 1)
         for i in range(min(count, 33))
     ]
     return np.stack([distinct[i % len(distinct)] for i in range(count)]).astype(np.float32)

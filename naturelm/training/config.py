@@ -14,7 +14,6 @@ from naturelm.training.data import DataSettings
 
 EXAMPLE = "configs/train/stage1.yaml"
 
-Part = Literal["beats", "qformer", "projection", "lora", "llm"]
 Measure = Literal["loss", "token_accuracy", "exact", "f1"]
 
 
@@ -37,8 +36,8 @@ class ModelStart(Section):
     patch_filters : {"random", "cosine"}
         How the patch filters of a `new` model without BEATs' weights begin.
     trainable : tuple of str
-        Parts that train: `beats`, `qformer` (with the norm before it), `projection`, `lora`, and `llm`, the base
-        itself. The others stay as they are, without dropout and layerdrop.
+        Parts that train; of NatureLM-audio `beats`, `qformer` (with the norm before it), `projection`, `lora`, and
+        `llm`, the base itself. The others stay as they are, without dropout and layerdrop.
     """
 
     checkpoint: str | None = None
@@ -46,7 +45,7 @@ class ModelStart(Section):
     llm: str | None = None
     beats: str | None = None
     patch_filters: Literal["random", "cosine"] = "random"
-    trainable: tuple[Part, ...] = Field(default=("beats", "qformer", "projection", "lora"), min_length=1)
+    trainable: tuple[str, ...] = Field(default=("beats", "qformer", "projection", "lora"), min_length=1)
 
     @model_validator(mode="after")
     def _one_start(self) -> ModelStart:

@@ -44,10 +44,7 @@ def export(
     if named is not None:
         model.config = dataclasses.replace(model.config, llama_path=named)
     kind: torch.dtype = getattr(torch, dtype)
-    for parameter in model.parameters():
-        # Adapters included: `save_pretrained` writes what it finds.
-        parameter.data = parameter.data.to(kind)
-    model.save_pretrained(out, with_llm=with_llm or named is None)
+    model.save_pretrained(out, with_llm=with_llm or named is None, dtype=kind)
     return step
 
 

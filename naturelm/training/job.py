@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from naturelm.errors import NaturelmError
-from naturelm.models.naturelm.config import NatureLMConfig
+from naturelm.models.config import LanguageModelConfig
 from naturelm.training.config import TrainConfig
 from naturelm.training.data import Stream, read_examples
 from naturelm.training.loading import Shares, held_out_batches, load_here
@@ -56,7 +56,7 @@ def _check(config: TrainConfig) -> None:
         )
 
 
-def _check_window(config: TrainConfig, model: NatureLMConfig) -> None:
+def _check_window(config: TrainConfig, model: LanguageModelConfig) -> None:
     if config.data.window_s != model.window_s:
         raise NaturelmError(
             f"data.window_s is {config.data.window_s:g}, but the model hears {model.window_s:g} s at once; give that"

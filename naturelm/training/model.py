@@ -5,30 +5,28 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from naturelm.errors import NaturelmError
-from naturelm.models import checkpoint as weights
 from naturelm.models import presets
-from naturelm.models.naturelm.config import NatureLMConfig
-from naturelm.models.naturelm.model import NatureLM
-from naturelm.models.parts.llama import load_llama, load_tokenizer
+from naturelm.models.base import LanguageModel
+from naturelm.models.config import LanguageModelConfig
+from naturelm.models.parts.llama import load_llama, load_llama_config, load_tokenizer, new_llama
 from naturelm.storage import location
-from naturelm.training.config import ModelStart, Part, TrainConfig
+from naturelm.training.config import ModelStart, TrainConfig
 from naturelm.training.store import CONFIG_FILE, RunStore
 from naturelm.training.tensors import load_weights
 
 _CHECKPOINT = re.compile(r"(.*?)/checkpoints/step-(\d{8})/?")
 
 
-def make_model(start: ModelStart, seed: int, device: torch.device) -> NatureLM:
+def make_model(start: ModelStart, seed: int, device: torch.device) -> LanguageModel:
     """The model that `start` describes, on a device, the parts that train set apart.
 
     What trains is float32; on a GPU the rest is bfloat16. Random weights depend on `seed` alone.
@@ -44,7 +42,7 @@ def make_model(start: ModelStart, seed: int, device: torch.device) -> NatureLM:
     if start.checkpoint is not None and is_run(start.checkpoint):
         model = load_run(start.checkpoint)[0]
     elif start.checkpoint is not None:
-        model = NatureLM.read(start.checkpoint, start.llm, llm_dtype)
+        model = _described(start)[0].read(start.checkpoint, start.llm, llm_dtype)
     else:
         model = _new_model(start, llm_dtype)
     set_parts(model, start.trainable)
@@ -57,7 +55,7 @@ def make_model(start: ModelStart, seed: int, device: torch.device) -> NatureLM:
     return model.to(device)
 
 
-def load_run(checkpoint: str, best: bool = False) -> tuple[NatureLM, TrainConfig, int]:
+def load_run(checkpoint: str, best: bool = False) -> tuple[LanguageModel, TrainConfig, int]:
     """The model of a run's checkpoint on the CPU, the run's settings, and the checkpoint's step.
 
     Raises
@@ -80,24 +78,30 @@ def load_run(checkpoint: str, best: bool = False) -> tuple[NatureLM, TrainConfig
         )
     model = make_model(config.model, config.seed, torch.device("cpu"))
     targets = {f"model.{name}": p for name, p in model.named_parameters() if p.requires_grad}
-    weights = {name: tensor for name, tensor in store.weights(step).items() if not name.startswith("heads.")}
-    load_weights(targets, weights, f"{store.storage}, step {step}")
+    tensors = {name: tensor for name, tensor in store.weights(step).items() if not name.startswith("heads.")}
+    load_weights(targets, tensors, f"{store.storage}, step {step}")
     return model, config, step
 
 
-def check_start(start: ModelStart) -> NatureLMConfig:
+def check_start(start: ModelStart) -> LanguageModelConfig:
     """The model's settings, and `make_model`'s errors as far as they show without loading weights."""
-    if start.beats is not None and not Path(start.beats).is_file():
-        raise NaturelmError(
-            f"{start.beats}: there is no such file; give model.beats the file of BEATs' weights"
-        )
-    if start.checkpoint is None:
-        return _new_shape(start)[0]
-    if is_run(start.checkpoint):
-        return check_start(RunStore(start.checkpoint).config().model)
-    directory = presets.fetch(presets.resolve(start.checkpoint))
-    config = NatureLMConfig.from_file(directory / "config.json")
-    presets.fetch_llm(start.llm if start.llm is not None else config.llama_path, directory)
+    model_class, config = _described(start)
+    parts = model_class.part_names()
+    for part in start.trainable:
+        if part not in parts:
+            raise NaturelmError(
+                f"model.trainable names {part!r}, which {model_class.__name__} does not have; "
+                f"its parts are {', '.join(parts)}"
+            )
+    if start.beats is not None:
+        if "beats" not in parts:
+            raise NaturelmError(
+                f"model.beats is set, but {model_class.__name__} has no BEATs encoder; leave it out"
+            )
+        if not Path(start.beats).is_file():
+            raise NaturelmError(
+                f"{start.beats}: there is no such file; give model.beats the file of BEATs' weights"
+            )
     return config
 
 
@@ -107,39 +111,26 @@ def is_run(checkpoint: str) -> bool:
     return (location(checkpoint) / CONFIG_FILE).is_file()
 
 
-def part_of(name: str) -> Part:
-    """The part that a parameter of the model belongs to, by its name."""
-    first = name.split(".", 1)[0]
-    if first == "beats":
-        return "beats"
-    if first in ("audio_norm", "qformer"):
-        return "qformer"
-    if first == "audio_projection":
-        return "projection"
-    return "lora" if "lora_" in name else "llm"
-
-
-def set_parts(model: NatureLM, trainable: Collection[Part]) -> None:
+def set_parts(model: LanguageModel, trainable: Collection[str]) -> None:
     """Let the parameters of some parts take gradients, and those of the others none."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(part_of(name) in trainable)
+    for part, modules in model.parts().items():
+        for module in modules:
+            module.requires_grad_(part in trainable)
 
 
-def train_mode(model: NatureLM, trainable: Collection[Part]) -> None:
+def train_mode(model: LanguageModel, trainable: Collection[str]) -> None:
     """Put the parts that train into training mode and the others out of it: no dropout, no layerdrop."""
     model.eval()
-    model.beats.train("beats" in trainable)
-    model.qformer.train("qformer" in trainable)
-    model.llama.train("llm" in trainable)
-    for module in model.llama.modules():
-        if isinstance(module, LoraLayer):
-            module.lora_dropout.train("lora" in trainable)
+    for part, modules in model.parts().items():
+        for module in modules:
+            module.train(part in trainable)
 
 
-def checkpoint_activations(model: NatureLM) -> None:
+def checkpoint_activations(model: LanguageModel) -> None:
     """Keep only the layers' inputs in a training step and compute the rest again in the backward pass."""
-    for layer in [*model.beats.layers, *model.language_model.model.layers]:
-        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+    for layers in model.layers().values():
+        for layer in layers:
+            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def cosine_filters(count: int, size: int) -> Tensor:
@@ -166,32 +157,58 @@ def cosine_filters(count: int, size: int) -> Tensor:
     return filters
 
 
-def _new_model(start: ModelStart, llm_dtype: torch.dtype) -> NatureLM:
-    config, llm_directory, pretrained = _new_shape(start)
+def _new_model(start: ModelStart, llm_dtype: torch.dtype) -> LanguageModel:
+    model_class, config, llm_directory = _new_shape(start)
     tokenizer = load_tokenizer(llm_directory)
-    if pretrained:
-        llama = load_llama(llm_directory, llm_dtype)
-    else:
-        shape = LlamaConfig.from_pretrained(llm_directory, local_files_only=True)
-        llama = LlamaForCausalLM._from_config(shape, dtype=llm_dtype)
-    model = NatureLM(config, llama, tokenizer)
+    # Without `llm`, the directory gives the LLM's shape only.
+    llama = (
+        load_llama(llm_directory, llm_dtype)
+        if start.llm is not None
+        else new_llama(load_llama_config(llm_directory), llm_dtype)
+    )
+    model = model_class(config, llama, tokenizer)
     if start.patch_filters == "cosine":
-        filters = model.beats.patch_embedding.weight
+        filters = model.patch_filters
+        if filters is None:
+            raise NaturelmError(
+                f"model.patch_filters is set, but {model_class.__name__} has no patch filters; leave it out"
+            )
         with torch.no_grad():
             filters.copy_(cosine_filters(filters.shape[0], filters.shape[-1]))
     if start.beats is not None:
-        tensors = weights.read_tensors(Path(start.beats))
-        own = {f"beats.{name}": tensor for name, tensor in tensors.items()}
-        weights.load_published(nn.ModuleDict({"beats": model.beats}), own, start.beats)
+        model.load_part("beats", Path(start.beats))
     return model
 
 
-def _new_shape(start: ModelStart) -> tuple[NatureLMConfig, Path, bool]:
-    """Sizes of a new model, the directory of its LLM, and whether the LLM's weights are taken from there."""
+def _described(start: ModelStart) -> tuple[type[LanguageModel], LanguageModelConfig]:
+    """The class and settings of the model that training begins with, its files all there."""
+    if start.checkpoint is None:
+        return _new_shape(start)[:2]
+    if is_run(start.checkpoint):
+        return _described(RunStore(start.checkpoint).config().model)
+    file = presets.fetch(presets.resolve(start.checkpoint)) / "config.json"
+    model_class, config = _read_shape(presets.read_config(file), str(file))
+    presets.fetch_llm(start.llm if start.llm is not None else config.llama_path, file.parent)
+    return model_class, config
+
+
+def _new_shape(start: ModelStart) -> tuple[type[LanguageModel], LanguageModelConfig, Path]:
+    """Class and sizes of a new model, and the directory of its LLM."""
     if isinstance(start.new, dict):
-        config, directory = NatureLMConfig.from_dict(start.new, "model.new"), Path()
+        values, where, directory = start.new, "model.new", Path()
     else:
         directory = Path(presets.resolve(str(start.new)).path)
-        config = NatureLMConfig.from_file(directory / "config.json")
+        values, where = presets.read_config(directory / "config.json"), str(directory / "config.json")
+    model_class, config = _read_shape(values, where)
     named = start.llm if start.llm is not None else config.llama_path
-    return config, presets.fetch_llm(named, directory), start.llm is not None
+    return model_class, config, presets.fetch_llm(named, directory)
+
+
+def _read_shape(values: Mapping[str, Any], where: str) -> tuple[type[LanguageModel], LanguageModelConfig]:
+    family = presets.family_in(values, where)
+    model_class = family.load()
+    if not issubclass(model_class, LanguageModel):
+        raise NaturelmError(
+            f"{where}: is of the family {family.name}, a classifier, which cannot be trained here"
+        )
+    return model_class, model_class.config_from(values, where)

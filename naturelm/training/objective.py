@@ -1,14 +1,14 @@
 """What a training step minimises: cross-entropy of answers and, for small models, of the labels that are present.
 
-Axes: B examples · S samples · P patches · A audio tokens · R rows (one per question) · T tokens · D LLM's width ·
-V vocabulary · L labels
+Axes: B examples · S samples · P positions of the encoder's output · E their width · A audio tokens · D LLM's width ·
+R rows (one per question) · L labels
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from naturelm.labels import normal_form
-from naturelm.models.naturelm.model import NatureLM
+from naturelm.models.base import LanguageModel
 from naturelm.models.prompts import PromptTokens
 from naturelm.training.data import Loaded
-
-_NO_TARGET = -100
 
 
 @dataclass(frozen=True)
@@ -96,19 +94,19 @@ class Objective(nn.Module):
 
     in_step = False
 
-    def __init__(self, model: NatureLM, labels: Sequence[str] = ()) -> None:
+    def __init__(self, model: LanguageModel, labels: Sequence[str] = ()) -> None:
         super().__init__()
         self.model = model
         self.heads = nn.ModuleList(
             nn.Linear(2 * width, len(labels) + 1)
-            for width in (model.config.beats.encoder_embed_dim, model.audio_projection.out_features)
+            for width in (model.feature_width, model.token_width)
             if labels
         ).to(model.device)
 
     def forward(self, batch: Batch, words: bool = True, auxiliary: bool = False) -> Sums:
         model = self.model
-        patches_BPD = model.audio_norm(model.beats(model.fit_window(batch.waveforms_BS)))
-        audio_BAD = model.audio_projection(model.qformer(patches_BPD))
+        features_BPE = model.encode_features(batch.waveforms_BS)
+        audio_BAD = model.project_features(features_BPE)
         total_B = torch.zeros(len(batch.ids), device=audio_BAD.device)
         answered = named = correct = total_B.sum()
         if words:
@@ -117,7 +115,7 @@ class Objective(nn.Module):
             owners_R = torch.tensor(batch.owners, device=audio_BAD.device)
             total_B = total_B.index_add(0, owners_R, loss_R.detach())
         if auxiliary and batch.present_BL is not None:
-            for head, x in zip(self.heads, (patches_BPD, audio_BAD), strict=True):
+            for head, x in zip(self.heads, (features_BPE, audio_BAD), strict=True):
                 scores_BL = head(torch.cat([x.mean(dim=1), x.amax(dim=1)], dim=1)).float()
                 loss_B = F.cross_entropy(scores_BL, batch.present_BL, reduction="none")
                 named = named + loss_B.sum()
@@ -134,60 +132,32 @@ class Objective(nn.Module):
 
 
 def answer_losses(
-    model: NatureLM, audio_BAD: Tensor, batch: Batch, split: bool = True
+    model: LanguageModel, audio_BAD: Tensor, batch: Batch, split: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each question's answer, summed over its tokens ``[R]``, and how many tokens were right.
 
     Sound stands where the prompt has its place, so it is encoded once for all questions about it. With `split`,
     questions of like length go through the LLM together: little is spent on padding.
     """
-    audio_tokens = audio_BAD.shape[1]
     lengths = [
-        len(prompt.head) + audio_tokens + len(prompt.tail) + len(answer)
+        len(prompt.head) + len(prompt.tail) + len(answer)
         for prompt, answer in zip(batch.prompts, batch.answers, strict=True)
     ]
+    groups = (
+        _alike([audio_BAD.shape[1] + length for length in lengths]) if split else [[*range(len(lengths))]]
+    )
     losses: list[Tensor] = []
-    order: list[int] = []
     correct = torch.zeros((), device=audio_BAD.device)
-    for rows in _alike(lengths) if split else [list(range(len(lengths)))]:
-        longest = max(lengths[row] for row in rows)
-        longest_answer = max(len(batch.answers[row]) for row in rows)
-        ids_RT = np.zeros((len(rows), longest), np.int64)
-        targets_RT = np.full((len(rows), longest_answer), _NO_TARGET, np.int64)
-        audio_start_R = np.empty(len(rows), np.int64)
-        for i, row in enumerate(rows):
-            # Rows end together: padding on the left keeps it from standing between query and answer.
-            begin = longest - lengths[row]
-            prompt, answer = batch.prompts[row], batch.answers[row]
-            audio_start_R[i] = begin + len(prompt.head)
-            ids_RT[i, begin : audio_start_R[i]] = prompt.head
-            ids_RT[i, audio_start_R[i] + audio_tokens :] = prompt.tail + answer
-            targets_RT[i, longest_answer - len(answer) :] = answer
-        device = audio_BAD.device
-        embeds_RTD = model.embed_tokens(torch.from_numpy(ids_RT))
-        places_RA = torch.from_numpy(audio_start_R[:, None] + np.arange(audio_tokens)).to(device)
-        sound_RAD = audio_BAD[[batch.owners[row] for row in rows]].to(embeds_RTD.dtype)
-        embeds_RTD = embeds_RTD.scatter(
-            1, places_RA[..., None].expand(-1, -1, embeds_RTD.shape[-1]), sound_RAD
+    for rows in groups:
+        scores = model.score_answers(
+            audio_BAD,
+            [batch.prompts[row] for row in rows],
+            [batch.answers[row] for row in rows],
+            [batch.owners[row] for row in rows],
         )
-        begins_R1 = torch.tensor([[longest - lengths[row]] for row in rows], device=device)
-        positions_T = torch.arange(longest, device=device)
-        logits_RTV = model.llama(
-            inputs_embeds=embeds_RTD,
-            attention_mask=(positions_T >= begins_R1).long(),
-            position_ids=(positions_T - begins_R1).clamp(min=0),
-            logits_to_keep=longest_answer + 1,
-            use_cache=False,
-        ).logits[:, :-1]
-        targets = torch.from_numpy(targets_RT).to(device)
-        losses.append(
-            F.cross_entropy(
-                logits_RTV.float().transpose(1, 2), targets, ignore_index=_NO_TARGET, reduction="none"
-            ).sum(dim=1)
-        )
-        correct = correct + (logits_RTV.detach().argmax(-1) == targets).sum()
-        order += rows
-    back = torch.tensor(np.argsort(order), device=audio_BAD.device)
+        losses.append(-scores.log_probs_RT.sum(dim=1))
+        correct = correct + scores.is_likeliest_RT.sum()
+    back = torch.tensor(np.argsort([row for rows in groups for row in rows]), device=audio_BAD.device)
     return torch.cat(losses)[back], correct
 
 
@@ -197,18 +167,17 @@ class Preparer:
     Parameters
     ----------
     model
-        Its tokenizer, window and end token are used.
+        Its prompts, words and window are used.
     max_text_tokens
         Longest answer, end token included.
     labels
         Of the auxiliary loss; none without it.
     """
 
-    def __init__(self, model: NatureLM, max_text_tokens: int, labels: Sequence[str] = ()) -> None:
-        self._tokenizer, self._limit = model.tokenizer, max_text_tokens
+    def __init__(self, model: LanguageModel, max_text_tokens: int, labels: Sequence[str] = ()) -> None:
         self._prompt_tokens = lru_cache(maxsize=4096)(model.prompt_tokens)
-        self._end = model.tokenizer.convert_tokens_to_ids(model.config.end_sym)
-        self._samples, self._device = model.config.window_samples, model.device
+        self._answer_tokens = partial(model.answer_tokens, longest=max_text_tokens)
+        self._samples, self._device = model.natural_window_samples, model.device
         self._labels = {normal_form(label): index for index, label in enumerate(labels)}
 
     def __call__(self, examples: Sequence[Loaded]) -> Batch:
@@ -217,12 +186,11 @@ class Preparer:
             sound = example.waveform[: self._samples]
             row[: len(sound)] = sound
         asked = [(i, *question) for i, example in enumerate(examples) for question in example.questions]
-        encoded = self._tokenizer([text for _, _, text in asked], add_special_tokens=False).input_ids
         return Batch(
             ids=tuple(example.id for example in examples),
             waveforms_BS=torch.from_numpy(waveforms_BS).to(self._device),
             prompts=tuple(self._prompt_tokens(prompt) for _, prompt, _ in asked),
-            answers=tuple((*ids[: self._limit - 1], self._end) for ids in encoded),
+            answers=tuple(self._answer_tokens(text) for _, _, text in asked),
             owners=tuple(owner for owner, _, _ in asked),
             present_BL=self._present(examples).to(self._device) if self._labels else None,
         )

@@ -10,7 +10,7 @@ from naturelm.training.objective import Objective
 def shard(objective: Objective) -> None:
     """Spread the weights over all workers, in place; the LLM's layers are gathered one after the other."""
     objective.in_step = True
-    for layer in objective.model.language_model.model.layers:
+    for layer in objective.model.layers()["llm"]:
         fully_shard(layer)
     fully_shard(objective)
     register_fsdp_forward_method(objective, "generate")

@@ -121,7 +121,7 @@ class Trainer:
         self._module: nn.Module = objective
         if worker.world > 1 and not self._sharded:
             # Layers that are dropped, and losses that only some steps have, leave weights without a gradient.
-            varying = config.auxiliary is not None or objective.model.config.beats.encoder_layerdrop > 0
+            varying = config.auxiliary is not None or objective.model.drops_layers
             self._module = DistributedDataParallel(objective, find_unused_parameters=varying)
 
     def step(self, number: int, examples: Sequence[Loaded]) -> StepResult:

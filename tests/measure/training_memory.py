@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from naturelm.models import NatureLM
+from naturelm.models.base import LanguageModel
 from naturelm.synthetic.model import QUESTIONS, random_full_size
 from naturelm.training.data import Loaded
 from naturelm.training.model import checkpoint_activations, set_parts
@@ -25,7 +25,7 @@ PARTS = ("beats", "qformer", "projection", "lora")
 ANSWER = "Green Treefrog and some other words of an answer"
 
 
-def shape_only(mode: FakeTensorMode) -> NatureLM:
+def shape_only(mode: FakeTensorMode) -> LanguageModel:
     """The released model, trained parts in float32, the rest in bfloat16, no memory behind any of it."""
     model = random_full_size("meta", torch.bfloat16)
     set_parts(model, PARTS)
@@ -48,7 +48,7 @@ def measure(examples: int, checkpointing: bool) -> dict[str, Any]:
         model = shape_only(mode)
         if checkpointing:
             checkpoint_activations(model)
-        sound = np.zeros(model.config.window_samples, np.float32)
+        sound = np.zeros(model.natural_window_samples, np.float32)
         asked = [
             Loaded(str(i), "detection", sound, ((QUESTIONS[i % 2], ANSWER),), ()) for i in range(examples)
         ]

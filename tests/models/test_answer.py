@@ -3,19 +3,20 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from naturelm.models.answer import AnswerDecoder
 from naturelm.models.parts.llama import load_tokenizer
+from naturelm.models.tokens import TextTokenizer
 from tests.paths import SMALL_PARITY
 
 TOKENIZER = load_tokenizer(SMALL_PARITY / "llm")
 DECODER = AnswerDecoder(TOKENIZER)
 
 
-def encode(text: str) -> list[int]:
-    return TOKENIZER(text, add_special_tokens=False).input_ids
+def encode(text: str) -> tuple[int, ...]:
+    return TextTokenizer(TOKENIZER).text_tokens(text)
 
 
 @given(st.lists(st.integers(min_value=0, max_value=383), max_size=40))
@@ -28,6 +29,8 @@ def test_text_is_what_the_tokenizer_decodes_whatever_the_tokens(token_ids):
 
 
 @given(st.text(max_size=30))
+@example("<|begin_of_text|>")
+@example("Robin<|eot_id|>")
 def test_last_token_ends_where_the_text_does(text):
     decoded, ends = DECODER.text_and_ends(encode(text))
     assert decoded == text.strip()

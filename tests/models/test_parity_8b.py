@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig
 
 from naturelm.models import NatureLM
-from naturelm.models import checkpoint as weights
 from naturelm.models.naturelm.config import NatureLMConfig
+from naturelm.models.naturelm.names import NAMES
+from naturelm.models.parts.llama import new_llama
 from tests.paths import FULL_PARITY
 
 LLAMA_8B = LlamaConfig(
@@ -36,8 +37,7 @@ def published() -> dict[str, list[int]]:
 @pytest.fixture(scope="module")
 def audio_branch(small_tokenizer: Any) -> NatureLM:
     """The audio branch at full size; the language model only in shape."""
-    with torch.device("meta"):
-        llama = LlamaForCausalLM._from_config(LLAMA_8B, dtype=torch.bfloat16)
+    llama = new_llama(LLAMA_8B, torch.bfloat16, "meta")
     return NatureLM(NatureLMConfig(), llama, small_tokenizer)
 
 
@@ -70,7 +70,7 @@ def test_all_860_published_tensors_are_accounted_for(
 ) -> None:
     model = NatureLM.from_config(NatureLMConfig(), LLAMA_8B, small_tokenizer, "meta", torch.bfloat16)
     ours = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    used = {name: weights.our_name(name) for name in published}
+    used = {name: NAMES.ours(name) for name in published}
     assert len(published) == 860
     assert {name for name, target in used.items() if target is None} == {
         "beats.predictor.weight",
@@ -85,7 +85,7 @@ def test_all_860_published_tensors_are_accounted_for(
 
 def test_released_model_hears_ten_seconds_as_29_tokens(audio_branch: NatureLM) -> None:
     assert audio_branch.audio_tokens == 29
-    assert audio_branch.config.window_samples == 160_000
+    assert audio_branch.natural_window_samples == 160_000
 
 
 @torch.inference_mode()
@@ -96,7 +96,7 @@ def test_full_size_audio_branch_equals_the_published_one(
     last_bias = "beats.encoder.layers.11.self_attn.relative_attention_bias.weight"
     targets = audio_branch.state_dict()
     for name in audio_names:
-        ours = weights.our_name(name)
+        ours = NAMES.ours(name)
         if ours is not None:
             targets[ours].copy_(filled(name, published[name], last_bias))
     golden = np.load(FULL_PARITY / "audio.npz")

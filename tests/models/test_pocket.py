@@ -14,6 +14,7 @@ import torch
 
 from naturelm.models import NatureLM, presets
 from naturelm.synthetic import sounds as synthesis
+from naturelm.synthetic.nights import make_night
 
 RATE_HZ = 16_000
 DETECTION = "What are the common names for the species in the audio, if any?"
@@ -75,7 +76,7 @@ def test_its_tokenizer_can_write_anything(pocket: NatureLM) -> None:
 
 
 def test_it_finds_most_sounds_planted_in_a_night_it_never_heard(pocket: NatureLM, tmp_path: Path) -> None:
-    recordings = synthesis.make_night(tmp_path, seed=77)
+    recordings = make_night(tmp_path, seed=77)
     with open(tmp_path / "planted.csv", newline="") as table:
         planted = {
             (row["path"], int(float(row["start_s"]) // 10)): row["label"] for row in csv.DictReader(table)

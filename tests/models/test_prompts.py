@@ -5,47 +5,43 @@ import json
 import pytest
 
 from naturelm.errors import NaturelmError
-from naturelm.models.prompts import AUDIO_PLACEHOLDER, tokenize, wrap
+from naturelm.models.naturelm.config import LLAMA3_TEMPLATE
+from naturelm.models.parts.llama import load_tokenizer
+from naturelm.models.prompts import PromptLayout
+from naturelm.models.tokens import TextTokenizer
 from tests.paths import SMALL_PARITY
+
+LAYOUT = PromptLayout(LLAMA3_TEMPLATE)
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    from naturelm.models.parts.llama import load_tokenizer
-
-    return load_tokenizer(SMALL_PARITY / "llm")
+def tokenizer() -> TextTokenizer:
+    return TextTokenizer(load_tokenizer(SMALL_PARITY / "llm"))
 
 
 def test_prompt_text_is_the_published_one():
     golden = json.loads((SMALL_PARITY / "golden.json").read_text())
-    assert [wrap(prompt) for prompt in golden["prompts"]] == golden["prompt_texts"]
+    assert [LAYOUT.text(prompt) for prompt in golden["prompts"]] == golden["prompt_texts"]
 
 
-def test_query_may_say_where_the_sound_goes():
+def test_query_may_name_the_place_of_the_sound():
     placed = "Listen: <Audio><AudioHere></Audio> What is it?"
-    assert placed in wrap(placed)
-    assert wrap(placed).count(AUDIO_PLACEHOLDER) == 1
+    assert placed in LAYOUT.text(placed)
+    assert LAYOUT.text(placed).count(LAYOUT.placeholder) == 1
 
 
 def test_braces_in_a_query_stay_as_they_are():
-    assert "Answer as {json} {}" in wrap("Answer as {json} {}")
+    assert "Answer as {json} {}" in LAYOUT.text("Answer as {json} {}")
 
 
 @pytest.mark.parametrize("query", ["", "  \n", "<AudioHere> and <AudioHere>"])
 def test_query_without_text_or_with_two_sounds_is_refused(query):
     with pytest.raises(NaturelmError, match="the query"):
-        wrap(query)
+        LAYOUT.text(query)
 
 
-def test_prompt_begins_with_begin_of_text_and_all_queries_share_their_head(tokenizer):
-    first, second = tokenize("What is it?", tokenizer), tokenize("Caption the audio.", tokenizer)
+def test_all_queries_share_what_is_before_the_sound(tokenizer):
+    first, second = (LAYOUT.tokens(query, tokenizer, begin=(7,)) for query in ("What is it?", "Caption it."))
     assert first.head == second.head
-    assert first.head[0] == tokenizer.bos_token_id
-    assert tokenizer.bos_token_id not in first.head[1:] + first.tail
-
-
-def test_tokens_of_both_sides_spell_the_prompt(tokenizer):
-    prompt = tokenize("Is there a Çàğlà?", tokenizer)
-    before, after = wrap("Is there a Çàğlà?").split(AUDIO_PLACEHOLDER)
-    assert tokenizer.decode(prompt.head[1:]) == before
-    assert tokenizer.decode(prompt.tail) == after
+    assert first.head[0] == 7
+    assert 7 not in first.head[1:] + first.tail

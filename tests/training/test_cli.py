@@ -48,7 +48,11 @@ def written(shape, manifest, tmp_path):
         ({"model": {"new": "nowhere"}}, "there is no model 'nowhere'"),
         ({"model": {"new": {}}}, "needs llm, the base language model"),
         ({"model": {"beats": "none.pt"}}, "none.pt: there is no such file; give model.beats"),
-        ({"model": {"trainable": ["ears"]}}, "model.trainable.0 is 'ears'"),
+        (
+            {"model": {"trainable": ["ears"]}},
+            "model.trainable names 'ears', which NatureLM does not have; its parts are beats, qformer, projection, "
+            "llm, lora",
+        ),
         ({"data": {"manifests": ["none.jsonl"]}}, "none.jsonl"),
         ({"data": {"window_s": 3}}, "data.window_s is 3, but the model hears 2 s"),
         ({"run": {"workers": 0, "ray": True}}, "run.workers is 0"),

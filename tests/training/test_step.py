@@ -15,7 +15,7 @@ from naturelm.training.config import Optimisation
 from naturelm.training.data import Loaded
 from naturelm.training.job import streams
 from naturelm.training.loop import Hooks, make_trainer
-from naturelm.training.model import cosine_filters, part_of, train_mode
+from naturelm.training.model import cosine_filters, train_mode
 from naturelm.training.objective import Objective
 from naturelm.training.step import StepResult, Trainer, Worker, decays, learning_rate
 from tests.training.runs import QUESTION, config, make_shape
@@ -81,12 +81,18 @@ def test_only_the_parts_asked_for_change(make, parts):
     trainer, steps = make(model={"trainable": parts})
     before = {name: p.detach().clone() for name, p in trainer.objective.model.named_parameters()}
     take(trainer, steps)
-    changed = {
-        part_of(name)
-        for name, p in trainer.objective.model.named_parameters()
-        if not torch.equal(p, before[name])
+    model = trainer.objective.model
+    # A part may hold the modules of a later one, which then belong to the later one.
+    part_of = {
+        parameter: part
+        for part, modules in model.parts().items()
+        for module in modules
+        for parameter in module.parameters()
     }
+    changed = {part_of[p] for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert changed == set(parts)
+    assert tuple(model.parts()) == model.part_names()
+    assert set(part_of.values()) == set(model.part_names())
 
 
 def test_frozen_parts_have_no_dropout_and_no_layerdrop(tmp_path, make):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
 from naturelm.errors import NaturelmError
@@ -22,11 +22,8 @@ def load_llama(directory: Path, dtype: torch.dtype) -> LlamaForCausalLM:
     NaturelmError
         If the directory holds none, or tensors are missing or of another shape.
     """
+    config = load_llama_config(directory)
     try:
-        config = LlamaConfig.from_pretrained(directory, local_files_only=True)
-        kind = (config.architectures or ["LlamaForCausalLM"])[0]
-        if kind != "LlamaForCausalLM":
-            raise NaturelmError(f"{directory}: holds a {kind}; give a Llama as the base LLM")
         with quiet():
             llama, report = LlamaForCausalLM.from_pretrained(
                 directory,
@@ -37,8 +34,6 @@ def load_llama(directory: Path, dtype: torch.dtype) -> LlamaForCausalLM:
                 # Reported below, by name.
                 ignore_mismatched_sizes=True,
             )
-    except NaturelmError:
-        raise
     except Exception as error:  # transformers raises many kinds of errors for a damaged directory
         raise NaturelmError(
             f"{directory}: holds no readable base LLM ({_first_line(error)}); give --llm"
@@ -50,6 +45,34 @@ def load_llama(directory: Path, dtype: torch.dtype) -> LlamaForCausalLM:
             f"config.json says ({', '.join(wrong[:5])}); fetch it again"
         )
     return llama
+
+
+def new_llama(
+    config: LlamaConfig, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> LlamaForCausalLM:
+    """A Llama with random weights, made directly on a device and in a type."""
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+
+
+def load_llama_config(directory: Path) -> LlamaConfig:
+    """The shape of a Llama.
+
+    Raises
+    ------
+    NaturelmError
+        If the directory holds none.
+    """
+    try:
+        config = LlamaConfig.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # as in `load_llama`
+        raise NaturelmError(
+            f"{directory}: holds no readable base LLM ({_first_line(error)}); give --llm"
+        ) from error
+    kind = (config.architectures or ["LlamaForCausalLM"])[0]
+    if kind != "LlamaForCausalLM":
+        raise NaturelmError(f"{directory}: holds a {kind}; give a Llama as the base LLM")
+    return config
 
 
 def save_llama(llama: LlamaForCausalLM, tokenizer: Any, directory: Path) -> None:
@@ -74,11 +97,17 @@ def load_tokenizer(directory: Path) -> Any:
         If the directory holds none that can be read.
     """
     try:
-        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # as above
         raise NaturelmError(
             f"{directory}: holds no readable tokenizer ({_first_line(error)}); give --llm"
         ) from error
+    if not tokenizer.is_fast:
+        raise NaturelmError(
+            f"{directory}: {type(tokenizer).__name__} is a tokenizer written in Python, which is not supported; "
+            "give a base LLM with a tokenizer.json"
+        )
+    return tokenizer
 
 
 @contextmanager
