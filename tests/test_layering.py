@@ -15,7 +15,7 @@ PACKAGE = REPO / "naturelm"
 
 # From what is on disk to what people look at: a module imports from its own folder or from those before it.
 ORDER = (
-    *("errors", "ids", "text", "windows", "storage", "machine", "config", "recordings", "segments", "labels"),
+    *("errors", "ids", "text", "windows", "storage", "machine", "labels", "config", "recordings", "segments"),
     *("audio", "models", "engine", "synthetic", "infer", "ray_cluster", "results", "archive", "tables"),
     *("training", "bench", "app", "cli"),
 )

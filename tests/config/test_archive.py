@@ -122,7 +122,7 @@ def test_labels_file_with_stations_adds_to_the_labels_of_all_stations(tmp_path):
     ("name", "text", "told"),
     [
         ("birds.txt", "\n# nothing\n", "names no label"),
-        ("birds.csv", "station,label\nA,\n", "row 2 has no label"),
+        ("birds.csv", "station,label\nA,\n", "line 2 has no label"),
     ],
 )
 def test_unusable_labels_file_is_told(tmp_path, name, text, told):
