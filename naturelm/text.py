@@ -5,9 +5,11 @@ File names, metadata and what the model says may hold anything.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 # A spreadsheet takes a cell that starts so for a formula; the wide forms are read alike in some locales.
 _TRIGGERS = "=+\\-@\t\r\n＝＋－＠"
@@ -28,6 +30,38 @@ def printable(text: str) -> str:
         else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def composed(text: str) -> str:
+    """Text in Unicode's composed form (NFC): macOS writes `ö` in file names as two characters, others as one."""
+    return unicodedata.normalize("NFC", text)
+
+
+def suggestion(name: str, known: Iterable[str], shown: int = 5) -> str:
+    """What to try in place of a name that matches nothing: the nearest spelling, or else what there is.
+
+    Returns
+    -------
+    str
+        Such as `did you mean 'Höhle'?`, `there are 'A', 'B' and 7 more`, or `there are none`.
+    """
+    names = sorted(set(known))
+    plain: dict[str, str] = {}
+    for other in names:
+        plain.setdefault(_plain(other), other)
+    nearest = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.6)
+    if nearest:
+        return f"did you mean {printable(plain[nearest[0]])!r}?"
+    if not names:
+        return "there are none"
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return f"there are {', '.join(repr(printable(other)) for other in names[:shown])}{more}"
+
+
+def _plain(text: str) -> str:
+    """Letters without case and accents, for finding the nearest spelling."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 
 def one_line(text: str, limit: int = 120) -> str:

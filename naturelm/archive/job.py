@@ -13,7 +13,7 @@ from naturelm.archive.scan import new_segment_windows, scan_archive, settle
 from naturelm.archive.stages import Ask
 from naturelm.archive.stopping import Stop
 from naturelm.archive.writer import Committer
-from naturelm.config.archive import ArchiveConfig
+from naturelm.config.archive import ArchiveConfig, closed_lists
 from naturelm.errors import NaturelmError, RunStopped
 from naturelm.models.presets import known_weights, resolve
 from naturelm.recordings import Recording
@@ -96,7 +96,7 @@ def process_archive(
         silent = [unread(segment) for segment in todo.due if not segment.window_count]
         staged = {segment.id for segment in todo.staged}
         committer = Committer(output, config, model.name, [*todo.due, *todo.staged], staged, counts)
-        for line in changes.told(prune):
+        for line in [*scan.notices(), *closed_lists(config), *changes.told(prune)]:
             progress.say(line)
         progress.also(lambda figures: run.progress(figures.as_json()), UPDATE_EVERY_S)
         progress.start(sum(read.sound_s for read in reads), len(scan.recordings), todo.done_before)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from naturelm.archive.selection import check_selection
 from naturelm.archive.work import Todo, find_todo
 from naturelm.config.archive import ArchiveConfig
 from naturelm.errors import NaturelmError
@@ -18,6 +19,7 @@ from naturelm.results.days import PublishedRecording
 from naturelm.results.output import Output
 from naturelm.results.scans import Manifests, Scope, Seen
 from naturelm.storage import Location
+from naturelm.text import suggestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Scan:
         What the stations file says.
     left_out : list of LeftOut
         What else is there.
+    undated : int
+        Recordings that the selection leaves out because their start time is not known.
     """
 
     own: list[Recording]
@@ -43,6 +47,28 @@ class Scan:
     scope: Scope
     stations: Stations | None
     left_out: list[LeftOut]
+    undated: int
+
+    def notices(self) -> list[str]:
+        """One sentence for each kind of thing that was left out or ignored."""
+        lines = [f"left out: {kind.sentence}" for kind in self.left_out]
+        if self.undated:
+            lines.append(
+                f"left out by --dates or --hours: {self.undated} recordings without a known start time; "
+                "--include-undated processes them"
+            )
+        if self.stations is None:
+            return lines
+        if self.stations.ignored_columns:
+            lines.append(f"stations file: ignored columns: {', '.join(self.stations.ignored_columns)}")
+        here = {recording.station for recording in self.recordings}
+        unmatched = [name for name in self.stations.names if name not in here]
+        if unmatched:
+            lines.append(
+                f"stations file: {len(unmatched)} stations have no recordings here, such as {unmatched[0]!r}; "
+                f"{suggestion(unmatched[0], here)}"
+            )
+        return lines
 
 
 def new_segment_windows(config: ArchiveConfig) -> int:
@@ -56,7 +82,8 @@ def scan_archive(paths: Sequence[Location], out: Location, config: ArchiveConfig
     Raises
     ------
     NaturelmError
-        A path is missing, there are no recordings, or the pattern for names or the stations file cannot be used.
+        A path is missing, there are no recordings, the pattern for names or the stations file cannot be used, or a
+        station, date or hour of the selection matches nothing.
     """
     stations = read_stations(Path(config.stations_file)) if config.stations_file else None
     found = find_audio(paths)
@@ -75,7 +102,19 @@ def scan_archive(paths: Sequence[Location], out: Location, config: ArchiveConfig
         recordings = apply_pattern(own, config.recordings.name_pattern)
     if stations is not None:
         recordings = [stations.describe(recording) for recording in recordings]
-    return Scan(own, recordings, Scope.of(paths, own), stations, found.left_out)
+        _check_stations_file(config, stations, recordings)
+    undated = check_selection(recordings, config.selection, config.windows)
+    return Scan(own, recordings, Scope.of(paths, own), stations, found.left_out, undated)
+
+
+def _check_stations_file(config: ArchiveConfig, stations: Stations, recordings: Sequence[Recording]) -> None:
+    here = {recording.station for recording in recordings}
+    if not here & {*stations.names}:
+        name = stations.names[0]
+        raise NaturelmError(
+            f"{config.stations_file}: no recording is from any of its stations, such as {name!r}; "
+            f"{suggestion(name, here)}"
+        )
 
 
 def compare(scan: Scan, published: Sequence[PublishedRecording], out: Location) -> Changes:

@@ -16,11 +16,16 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from naturelm.config.archive import Order, SelectionSettings
+from naturelm.config.archive import Order, SelectionSettings, WindowSettings
 from naturelm.config.spans import DAY_MINUTES, parse_dates, parse_hours
+from naturelm.errors import NaturelmError
+from naturelm.recordings import Recording
 from naturelm.recordings.sun import sun_times
-from naturelm.segments import Read, Segment
+from naturelm.segments import Read, Segment, cut_segments
+from naturelm.text import composed, suggestion
 
+# More windows than any recording has.
+_WHOLE = 1 << 40
 # Where the position, and with it the sun, is not known.
 _USUAL_SUNRISE_H = 6.0
 
@@ -32,16 +37,17 @@ class Selection:
     ----------
     settings : SelectionSettings
         A segment is within dates and hours if one of its windows starts there, by the local time at which the
-        sound was made. One whose time is not known is within none.
+        sound was made. One whose time is not known is within none, or with `include_undated` within all.
     hop_s : float
         Seconds between window starts.
     """
 
     def __init__(self, settings: SelectionSettings, hop_s: float) -> None:
-        self._stations = frozenset(settings.stations)
+        self._stations = frozenset(composed(name) for name in settings.stations)
         self._dates = parse_dates(settings.dates) if settings.dates else None
         self._hours = parse_hours(settings.hours) if settings.hours else ((0, DAY_MINUTES),)
         self._needs_time = bool(settings.dates or settings.hours)
+        self._include_undated = settings.include_undated
         self._sample = settings.sample
         self._hop_s = hop_s
 
@@ -68,7 +74,7 @@ class Selection:
             return True
         first = start_of(segment)
         if first is None:
-            return False
+            return self._include_undated
         last = first + dt.timedelta(seconds=max(0, segment.window_count - 1) * self._hop_s)
         day = first.date()
         while day <= last.date():
@@ -81,6 +87,68 @@ class Selection:
 
     def _is_wanted(self, day: dt.date) -> bool:
         return self._dates is None or any(first <= day <= last for first, last in self._dates)
+
+
+def check_selection(
+    recordings: Sequence[Recording], settings: SelectionSettings, windows: WindowSettings
+) -> int:
+    """Check that stations, dates and hours match something, and count what has no time to match them by.
+
+    Returns
+    -------
+    int
+        Recordings that dates and hours leave out because their start time is not known.
+
+    Raises
+    ------
+    NaturelmError
+        No recording is from one of the stations, or none lies within the dates, the hours, or both at the stations.
+    """
+    stations = {recording.station for recording in recordings}
+    for name in settings.stations:
+        if composed(name) not in stations:
+            raise NaturelmError(
+                f"--stations: no recording is from station {name!r}; {suggestion(name, stations)}"
+            )
+    if not (settings.dates or settings.hours):
+        return 0
+    sound = [recording for recording in recordings if recording.status == "ok"]
+    undated = sum(recording.start_local is None for recording in sound)
+    for flags, chosen in (
+        ("--dates", settings.model_copy(update={"hours": None, "stations": ()})),
+        ("--hours", settings.model_copy(update={"dates": None, "stations": ()})),
+        ("--dates, --hours and --stations together", settings),
+    ):
+        if not _matches_any(sound, chosen, windows):
+            starts = sorted(recording.start_local for recording in sound if recording.start_local is not None)
+            there = (
+                f"recordings start between {starts[0]:%Y-%m-%d %H:%M} and {starts[-1]:%Y-%m-%d %H:%M}, local time"
+                if starts
+                else "no recording has a known start time"
+            )
+            without = (
+                f"; {undated} have no known start time (--include-undated)" if starts and undated else ""
+            )
+            raise NaturelmError(f"{flags}: nothing is within {_described(chosen)}; {there}{without}")
+    return 0 if settings.include_undated else undated
+
+
+def _matches_any(
+    recordings: Sequence[Recording], settings: SelectionSettings, windows: WindowSettings
+) -> bool:
+    if not (settings.dates or settings.hours):
+        return True
+    selection = Selection(settings, windows.hop_s)
+    # One segment that is the whole recording lies within whatever a part of it lies within.
+    return any(
+        selection.holds(segment)
+        for recording in recordings
+        for segment in cut_segments(recording, windows, _WHOLE)
+    )
+
+
+def _described(settings: SelectionSettings) -> str:
+    return " ".join(filter(None, [settings.dates, settings.hours, *settings.stations]))
 
 
 def in_order(reads: Sequence[Read], order: Order) -> list[Read]:

@@ -19,7 +19,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 SECTIONS = {
     "Input and output": ["out", "config", "name_pattern", "stations_file", "channel"],
     "Model and queries": ["model", "llm", "merging_alpha", "queries", "window", "hop", "gate"],
-    "Selection": ["dates", "hours", "stations", "sample", "order"],
+    "Selection": ["dates", "hours", "include_undated", "stations", "sample", "order"],
     "Compute": ["workers", "max_workers", "gpus_per_worker", "batch_size", "address"],
 }
 """How the help of both verbs groups their options."""
@@ -36,6 +36,7 @@ _SETTINGS = {
     "gate": "gate.threshold_db",
     "dates": "selection.dates",
     "hours": "selection.hours",
+    "include_undated": "selection.include_undated",
     "stations": "selection.stations",
     "sample": "selection.sample",
     "order": "selection.order",
@@ -98,6 +99,12 @@ _OPTIONS = [
         "--hours",
         metavar="HOURS",
         help="Only these local hours of the day: 04:00-08:00, 22:00-02:00, or a list of them.",
+    ),
+    click.option(
+        "--include-undated",
+        is_flag=True,
+        default=None,
+        help="With --dates or --hours: also process recordings without a known start time.",
     ),
     click.option("--stations", metavar="NAMES", help="Only these stations, separated by commas."),
     click.option(

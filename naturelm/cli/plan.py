@@ -43,12 +43,13 @@ def plan(paths: tuple[Location, ...], out: Location, trial: bool, **given: Any) 
     # Imported late: `naturelm plan --help` needs no pyarrow.
     from naturelm.archive.plan import forecast
     from naturelm.archive.survey import survey
+    from naturelm.config.archive import closed_lists
 
     found = forecast(paths, out, settings, trial=trial)
     console = Console()
     _print_survey(console, survey(found.scan.recordings))
-    for kind in found.scan.left_out:
-        _print(console, f"left out: {kind.sentence}")
+    for line in [*found.scan.notices(), *closed_lists(settings)]:
+        _print(console, line)
     _print_stations(console, found)
     _print_work(console, found, out)
 
@@ -89,11 +90,6 @@ def _print_stations(console: Console, work: Forecast) -> None:
         return
     here = {recording.station for recording in work.scan.recordings}
     _list(console, "stations without a row in the stations file", sorted(here - {*work.scan.stations.names}))
-    _list(
-        console,
-        "stations in the stations file without recordings",
-        sorted({*work.scan.stations.names} - here),
-    )
     outside = [
         recording.path
         for recording in work.scan.own

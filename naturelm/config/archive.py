@@ -11,6 +11,7 @@ from naturelm.config.defaults import MIN_SAMPLE_RATE_HZ
 from naturelm.config.name_pattern import GivenPattern
 from naturelm.config.spans import parse_dates, parse_hours
 from naturelm.ids import settings_hash
+from naturelm.text import printable
 from naturelm.windows import check_window
 
 QueryKind = Literal["detection", "caption", "classification"]
@@ -193,6 +194,8 @@ class SelectionSettings(Section):
         Local dates, as `naturelm.config.spans.parse_dates` reads them.
     hours : str, optional
         Local hours of the day, as `naturelm.config.spans.parse_hours` reads them.
+    include_undated : bool
+        With dates or hours: also recordings without a known start time, which are otherwise left out.
     stations : tuple of str
         Only these; all where empty.
     sample : float
@@ -204,6 +207,7 @@ class SelectionSettings(Section):
 
     dates: str | None = None
     hours: str | None = None
+    include_undated: bool = False
     stations: tuple[str, ...] = ()
     sample: float = Field(default=1.0, gt=0, le=1)
     order: Order = "longest-first"
@@ -287,3 +291,16 @@ class ArchiveConfig(Section):
     def analysis_hash(self, model_revision: str) -> str:
         """Hash of `analysis`: outputs with the same hash hold the same rows for the same recordings."""
         return settings_hash(self.analysis(model_revision))
+
+
+def closed_lists(config: ArchiveConfig) -> list[str]:
+    """One sentence for each closed list, so that a file that was misunderstood is seen."""
+    lines = []
+    for query in config.queries:
+        lists = [query.labels, *(station.labels for station in query.station_labels)]
+        labels = list(dict.fromkeys(label for labels in lists for label in labels))
+        if labels:
+            more = f", lists of {len(query.station_labels)} stations" if query.station_labels else ""
+            first = ", ".join(printable(label) for label in labels[:3])
+            lines.append(f"query {query.id}: {len(labels)} labels{more}, first: {first}")
+    return lines

@@ -13,7 +13,7 @@ from naturelm.errors import NaturelmError
 
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 
-_SEPARATOR_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+_SEPARATOR_LINE = re.compile(r"sep=([,;\t])\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from naturelm.recordings.metadata import Tags, combine
 from naturelm.recordings.recording import MINIMUM_S, Recording
 from naturelm.recordings.times import in_utc
 from naturelm.storage import Location, StoreError, StorePath
+from naturelm.text import composed
 
 _HIGHEST_RATE_HZ = 10_000_000
 # A header that claims more is damaged, and planning its windows would fill the memory.
@@ -178,7 +179,7 @@ def _described(found: FoundFile, tags: Tags) -> Recording:
         recording_id="",
         path=found.relative_path,
         root=path_to_text(str(found.root)),
-        station=said.station or _place(found),
+        station=composed(said.station or _place(found)),
         start_local=said.start_local,
         start_time=start_time,
         start_time_source=said.start_source,

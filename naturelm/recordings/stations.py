@@ -14,12 +14,14 @@ One row for each deployment of a station:
 `clock_drift_s`     seconds by which the recorder's clock was ahead at `end`, having been right at `start`
 ==================  ======================================================================================
 
-Every column but the first may be empty or missing.
+Every column but the first may be empty or missing. Column names may be in any case and with spaces. The file may
+be separated by commas, semicolons or tabs; where it is not separated by commas, numbers may have decimal commas. Other
+columns are ignored, and named.
 """
 
 from __future__ import annotations
 
-import csv
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,9 +29,11 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from naturelm.config.tabular import DELIMITERS, read_sheet, read_text_file
 from naturelm.errors import NaturelmError
 from naturelm.recordings.names import checked_position
 from naturelm.recordings.recording import Recording
+from naturelm.text import composed
 
 COLUMNS = (
     "station",
@@ -81,9 +85,16 @@ class Deployment:
 
 
 class Stations:
-    """All deployments; `describe` completes recordings."""
+    """All deployments; `describe` completes recordings.
 
-    def __init__(self, deployments: Sequence[Deployment]) -> None:
+    Attributes
+    ----------
+    ignored_columns : tuple of str
+        Columns of the file that are not known.
+    """
+
+    def __init__(self, deployments: Sequence[Deployment], ignored_columns: Sequence[str] = ()) -> None:
+        self.ignored_columns = tuple(ignored_columns)
         self._deployments: dict[str, list[Deployment]] = {}
         for deployment in deployments:
             self._deployments.setdefault(deployment.station, []).append(deployment)
@@ -151,39 +162,39 @@ def to_utc(local: datetime, zone: tzinfo) -> datetime | None:
 
 
 def read_stations(path: Path) -> Stations:
-    """Read a stations file: CSV in UTF-8, columns as in this module's text.
+    """Read a stations file, with columns as in this module's text.
 
     Raises
     ------
     NaturelmError
-        The file cannot be read, a column is unknown, a cell does not say what it should, or two deployments of a
-        station overlap.
+        The file cannot be read, a column is nearly a known one, a cell is invalid, or two deployments of a station
+        overlap.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
+    text = read_text_file(path, "the stations", "--stations-file or the setting stations_file")
+    sheet = read_sheet(text, COLUMNS)
+    if sheet is None or "station" not in sheet.columns:
+        separated = f" (separated by {DELIMITERS[sheet.delimiter]})" if sheet else ""
         raise NaturelmError(
-            f"{path}: cannot read the stations ({error.strerror}); check --stations-file or the setting stations_file"
-        ) from None
-    except UnicodeDecodeError:
-        raise NaturelmError(f"{path}: is not UTF-8 text; save the stations as UTF-8") from None
-    reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
-    columns = [name.strip() for name in reader.fieldnames or []]
-    unknown = [name for name in columns if name not in COLUMNS]
-    if "station" not in columns or unknown:
-        problem = f"unknown column {unknown[0]!r}" if unknown else "no column station"
-        raise NaturelmError(f"{path}: {problem}; the columns are {', '.join(COLUMNS)}")
+            f"{path}: the first line{separated} has no column station; the columns are {', '.join(COLUMNS)}"
+        )
+    ignored = [name for name in sheet.columns if name and name not in COLUMNS]
+    for name in ignored:
+        nearest = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.75)
+        if nearest and nearest[0] not in sheet.columns:
+            raise NaturelmError(f"{path}: unknown column {name!r}; did you mean {nearest[0]}?")
     deployments = []
-    for number, values in enumerate(reader, start=2):
-        row = {str(key).strip(): (value or "").strip() for key, value in values.items() if key is not None}
+    for number, row in sheet.records():
+        if sheet.delimiter != ",":
+            for name in ("latitude", "longitude", "clock_drift_s"):
+                row[name] = row.get(name, "").replace(",", ".")
         try:
             deployments.append(_deployment(row))
         except ValueError as error:
-            raise NaturelmError(f"{path}: row {number}: {error}") from None
+            raise NaturelmError(f"{path}: line {number}: {error}") from None
     if not deployments:
         raise NaturelmError(f"{path}: names no station; give one on each line after the header")
     _check_apart(path, deployments)
-    return Stations(deployments)
+    return Stations(deployments, ignored)
 
 
 def _deployment(row: dict[str, str]) -> Deployment:
@@ -203,7 +214,7 @@ def _deployment(row: dict[str, str]) -> Deployment:
     if drift and not (start and end):
         raise ValueError("clock_drift_s needs start and end, between which the clock went wrong")
     return Deployment(
-        station=row["station"],
+        station=composed(row["station"]),
         latitude=latitude,
         longitude=longitude,
         zone=_zone(row["timezone"]) if row.get("timezone") else None,
