@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +37,16 @@ def processor() -> str:
         return platform.processor()
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor())
+
+
+def signal_main_thread(number: int) -> None:
+    """Send a signal to this process's main thread; it ends system calls, except on Windows."""
+    if sys.platform == "win32":
+        _thread.interrupt_main(number)
+    else:
+        main_thread = threading.main_thread().ident
+        assert main_thread is not None
+        signal.pthread_kill(main_thread, number)
 
 
 def process_exists(pid: int) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -32,6 +34,39 @@ _LOOK_EVERY_S = 0.2
 _STARTING = "starting workers and loading the model"
 
 Listener = Callable[[Figures], None]
+
+
+class _Terminal(io.TextIOBase):
+    """Standard error; when the terminal is closed, writing stops and the run continues."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._is_gone = False
+
+    def write(self, text: str) -> int:
+        if not self._is_gone:
+            try:
+                self._stream.write(text)
+            except (OSError, ValueError):  # ValueError: the stream was closed
+                self._is_gone = True
+        return len(text)
+
+    def flush(self) -> None:
+        if not self._is_gone:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError):
+                self._is_gone = True
+
+    def isatty(self) -> bool:
+        return not self._is_gone and self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
 
 
 class Progress:
@@ -60,7 +95,7 @@ class Progress:
         log_file: Path | None = None,
         json_lines: IO[str] | None = None,
     ) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or Console(file=cast("TextIO", _Terminal(sys.stderr)))
         self._json_lines = json_lines
         self._log: IO[str] | None = None
         if log_file is not None:

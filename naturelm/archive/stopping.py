@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 from naturelm.errors import NaturelmError
+from naturelm.machine import signal_main_thread
 
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 # Publishing the last day, and leaving Ray.
 _LAST_S = 5.0
+# How long SIGTERM and SIGHUP wait for segments in progress.
+_PATIENCE_S = 12.0
 
 
 class Stop:
@@ -91,10 +94,12 @@ def parse_until(text: str, now: dt.datetime) -> dt.datetime:
 
 
 @contextmanager
-def signals_ask(stop: Stop, tell: Callable[[str], None]) -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM end the run in good order, and a second of them at once.
+def signals_ask(stop: Stop, report: Callable[[str], None]) -> Iterator[None]:
+    """Have Ctrl-C, SIGTERM and SIGHUP end the run in good order, and a second of them at once.
 
-    The second raises KeyboardInterrupt. Outside the main thread nothing changes.
+    The second raises KeyboardInterrupt, and so does time: what sent SIGTERM or SIGHUP (a batch system, a terminal that
+    was closed) waits only so long before it kills. A signal that is ignored when the run starts (SIGHUP, by `nohup`)
+    stays ignored. Outside the main thread nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -104,13 +109,29 @@ def signals_ask(stop: Stop, tell: Callable[[str], None]) -> Iterator[None]:
         if stop.reason is not None or not stop.has_begun:
             raise KeyboardInterrupt
         stop.ask(signal.Signals(number).name)
-        # In a thread: the one that was interrupted may hold the locks that telling needs.
-        sentence = "stopping: what is being answered is finished and committed; once more stops at once"
-        threading.Thread(target=tell, args=(sentence,)).start()
+        # In a thread: the one that was interrupted may hold the locks that reporting needs.
+        if number == signal.SIGINT:
+            sentence = "stopping: segments in progress are finished and committed; Ctrl-C again stops at once"
+        else:
+            sentence = (
+                f"stopping: segments in progress are committed if they finish within {_PATIENCE_S:.0f} s"
+            )
+            deadline = threading.Timer(_PATIENCE_S, signal_main_thread, [number])
+            deadline.daemon = True
+            deadlines.append(deadline)
+            deadline.start()
+        threading.Thread(target=report, args=(sentence,)).start()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    deadlines: list[threading.Timer] = []
+    before = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            before[number] = signal.signal(number, on_signal)
     try:
         yield
     finally:
+        for deadline in deadlines:
+            deadline.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ import click
 
 from naturelm import __version__
 from naturelm.errors import NaturelmError
+from naturelm.machine import signal_main_thread
 
 # The exit code that shells report for a process ended by Ctrl-C.
 INTERRUPTED = 130
@@ -70,20 +70,11 @@ def _raise_interrupts(lost: sys.UnraisableHookArgs) -> None:
     """Raise a KeyboardInterrupt again that was lost in a callback of a C library."""
     if lost.exc_type is KeyboardInterrupt:
         # Raised in this function it would be lost again.
-        again = threading.Timer(0.01, _interrupt_main_thread)
+        again = threading.Timer(0.01, signal_main_thread, [signal.SIGINT])
         again.daemon = True
         again.start()
     else:
         sys.__unraisablehook__(lost)
-
-
-def _interrupt_main_thread() -> None:
-    if sys.platform == "win32":
-        _thread.interrupt_main()
-    else:  # ends system calls, too
-        main_thread = threading.main_thread().ident
-        assert main_thread is not None
-        signal.pthread_kill(main_thread, signal.SIGINT)
 
 
 class _InputError(click.ClickException):

@@ -22,8 +22,8 @@ from naturelm.text import printable
 
 _LABELS_SHOWN = 20
 _LABEL_WIDTH = 60
-# As shells count processes that a signal ended.
-_EXIT_CODES = {"SIGINT": INTERRUPTED, "SIGTERM": 143}
+# The exit codes that shells report for processes ended by a signal.
+_EXIT_CODES = {"SIGINT": INTERRUPTED, "SIGTERM": 143, "SIGHUP": 129}
 
 
 @click.command(
@@ -85,11 +85,11 @@ def process(
         progress.say(
             f"interrupted; finished segments are kept in {out}: run the same command again to continue"
         )
-        raise click.exceptions.Exit(INTERRUPTED) from None
+        raise click.exceptions.Exit(_EXIT_CODES.get(stop.reason or "", INTERRUPTED)) from None
     except RunStopped as stopped:
         progress.say(f"stopped: {stopped}")
         raise click.exceptions.Exit(1) from None
-    if not as_json:
+    if not as_json and stop.reason != "SIGHUP":  # then there is no terminal to print to
         _print_summary(counts, out)
     if counts.left:
         why = f"stopped ({stop.reason})" if stop.reason else "not all recordings could be read"

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import errno
+import fcntl
+import json
 import os
+import pty
+import select
 import signal
+import subprocess
+import sys
+import termios
 import threading
 import time
 
+import numpy as np
 import pytest
+import soundfile
 
+from naturelm.archive import stopping
 from naturelm.archive.stopping import Stop, parse_until, signals_ask
 from naturelm.errors import NaturelmError, RunStopped
 from naturelm.results.layout import writes_to
+from tests.archive.stub_model import ASLEEP, SLEEP_S
+from tests.paths import REPO
 
 
 @pytest.fixture
@@ -75,8 +88,69 @@ def test_first_signal_asks_and_the_second_interrupts():
         deadline = time.monotonic() + 5
         while not said and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert "once more stops at once" in said[0]
+    assert "Ctrl-C again stops at once" in said[0]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_run_that_does_not_finish_in_time_after_a_signal_is_interrupted(number, monkeypatch):
+    monkeypatch.setattr(stopping, "_PATIENCE_S", 0.2)
+    stop, reported = Stop(), []
+    began = time.monotonic()
+    with signals_ask(stop, reported.append):
+        stop.has_begun = True
+        os.kill(os.getpid(), number)
+        assert stop.reason == signal.Signals(number).name
+        with pytest.raises(KeyboardInterrupt):
+            threading.Event().wait(30)  # a system call, as a model's work would be
+    assert 0.2 <= time.monotonic() - began < 10
+    assert "committed if they finish within" in reported[0]
+
+
+def test_signal_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stop = Stop()
+        with signals_ask(stop, print):
+            stop.has_begun = True
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.asked()
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_closed_terminal_stops_the_run_in_good_order(tmp_path):
+    """The terminal of a run that a person started is closed: SIGHUP comes, and nothing can be printed any more."""
+    for name in ("a", "b", "c", "d", "e", "f"):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(330 * 2_000, np.int16), 2_000)
+    out, asleep = tmp_path / "out", tmp_path / "asleep"
+    controller, terminal = pty.openpty()
+    driver = [sys.executable, "-m", "tests.archive.fault_driver", "stub"]
+    process = subprocess.Popen(
+        [*driver, str(tmp_path), "--out", str(out), "--workers", "0"],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        env=os.environ | {SLEEP_S: "1", ASLEEP: str(asleep), "PYTHONPATH": str(REPO)},
+        cwd=REPO,
+    )
+    os.close(terminal)
+    deadline = time.monotonic() + 60
+    while not asleep.exists() and time.monotonic() < deadline:
+        with contextlib.suppress(BlockingIOError):
+            if select.select([controller], [], [], 0.05)[0]:
+                os.read(controller, 65536)
+    assert asleep.exists()
+    os.close(controller)
+    assert process.wait(timeout=40) == 129
+    assert not (out / "_lock.json").exists()
+    [record] = (out / "_runs").glob("*.json")
+    outcome = json.loads(record.read_text())
+    assert outcome["status"] == "interrupted"
+    assert outcome["counts"]["segments"] >= 1
 
 
 def test_signal_before_the_work_interrupts_at_once():
