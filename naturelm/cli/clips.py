@@ -45,8 +45,6 @@ def clips(
     from naturelm.text import printable
 
     summary = write_clips(directory, out, labels, min_score, top, pad_s, spectrogram, archive)
-    for label in summary.unknown_labels:
-        click.echo(f"no detection is labelled {label!r}", err=True)
     for what, lines in (
         ("original not found, skipped (give its directory with --archive)", summary.missing),
         ("failed", summary.failed),

@@ -13,7 +13,7 @@ from naturelm.tables.errors import told
 from naturelm.tables.export import FORMATS, get_format
 from naturelm.tables.export.rows import ExportSource
 from naturelm.tables.interrupt import interruptible
-from naturelm.tables.labels import scientific_queries
+from naturelm.tables.labels import check_labels, check_query_ids, scientific_queries
 from naturelm.tables.query import open_tables
 from naturelm.text import printable
 
@@ -53,10 +53,13 @@ def export(
     frequent spelling; --min-score applies to each detection before events are merged.
     """
     module = get_format(form)
+    queries = read_analysis(directory).queries
+    check_query_ids(query_ids, queries)
     with interruptible(open_tables(directory, locked=True)) as connection:
+        check_labels(connection, labels)
         source = ExportSource(
             connection,
-            scientific_queries(read_analysis(directory).queries),
+            scientific_queries(queries),
             min_score,
             labels,
             query_ids,

@@ -13,7 +13,7 @@ import soundfile
 
 from naturelm.errors import NaturelmError
 from naturelm.tables.interrupt import interruptible
-from naturelm.tables.labels import label_key
+from naturelm.tables.labels import check_labels, label_key
 from naturelm.tables.originals import Excerpt, locate_originals, read_excerpts
 from naturelm.tables.query import open_tables
 from naturelm.tables.spectrogram import save_picture, spectrogram
@@ -55,14 +55,11 @@ class ClipsSummary:
         Paths of recordings whose original was not found.
     failed : list of str
         One sentence for each recording or clip that could not be read or written.
-    unknown_labels : list of str
-        Labels that were asked for and that no detection has.
     """
 
     written: int = 0
     missing: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
-    unknown_labels: list[str] = field(default_factory=list)
 
 
 def best_detections(
@@ -137,12 +134,11 @@ def write_clips(
     Raises
     ------
     NaturelmError
-        `directory` holds no results, or `out` cannot be written.
+        `directory` holds no results, no detection has one of the labels, or `out` cannot be written.
     """
     summary = ClipsSummary()
     with interruptible(open_tables(directory)) as tables:
-        known = {row[0] for row in tables.execute("SELECT DISTINCT label_key FROM labels").fetchall()}
-        summary.unknown_labels = [label for label in labels if label_key(label) not in known]
+        check_labels(tables, labels)
         detections = best_detections(tables, labels or None, min_score, top)
     by_recording: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in detections:

@@ -8,14 +8,16 @@ stop), and are shown under the spelling that occurs most often. Ways of saying "
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import duckdb
 from duckdb.func import SPECIAL
 from duckdb.sqltypes import VARCHAR
 
+from naturelm.errors import NaturelmError
 from naturelm.labels import normal_form, parse_labels
+from naturelm.text import suggestion
 
 _ASKS_SCIENTIFIC = re.compile(r"(?i)\b(scientific|latin|binomial|taxonomic)\b")
 
@@ -54,6 +56,25 @@ def create_labels(connection: duckdb.DuckDBPyConnection) -> None:
         WHERE label_key IS NOT NULL
         """
     )
+
+
+def check_labels(connection: duckdb.DuckDBPyConnection, labels: Iterable[str]) -> None:
+    """Raise NaturelmError where a label, in any spelling, is the label of no detection."""
+    known = dict(connection.execute("SELECT label_key, any_value(name) FROM labels GROUP BY 1").fetchall())
+    for label in labels:
+        if label_key(label) not in known:
+            raise NaturelmError(
+                f"--label: no detection has the label {label!r}; {suggestion(label, known.values())}"
+            )
+
+
+def check_query_ids(query_ids: Iterable[str], known: Collection[str]) -> None:
+    """Raise NaturelmError where a query is none of those that the directory's answers belong to."""
+    for query_id in query_ids:
+        if query_id not in known:
+            raise NaturelmError(
+                f"--query-id: there is no query {query_id!r} here; {suggestion(query_id, known)}"
+            )
 
 
 def scientific_queries(queries: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:

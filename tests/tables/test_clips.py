@@ -15,6 +15,7 @@ import soundfile
 from click.testing import CliRunner
 from PIL import Image
 
+from naturelm.cli import main
 from naturelm.cli.clips import clips
 from naturelm.errors import NaturelmError
 from naturelm.ids import file_recording_id
@@ -123,10 +124,15 @@ def test_best_scores_come_first_and_top_counts_per_label(night: Night, tmp_path:
 def test_labels_are_chosen_in_any_spelling_and_scores_from_the_lowest_wanted(
     night: Night, tmp_path: Path
 ) -> None:
-    summary = write_clips(night.results, tmp_path, labels=["OWL", "dodo"], min_score=0.75)
+    summary = write_clips(night.results, tmp_path, labels=["OWL"], min_score=0.75)
     wanted = [row for row in night.detections if row["label"] == "Owl" and row["score"] >= 0.75]
     assert summary.written == len(wanted) == len(listed(tmp_path))
-    assert summary.unknown_labels == ["dodo"]
+
+
+def test_label_of_no_detection_is_refused_with_the_nearest_spelling(night: Night, tmp_path: Path) -> None:
+    with pytest.raises(NaturelmError, match=r"no detection has the label 'Owel'; did you mean 'Owl'\?"):
+        write_clips(night.results, tmp_path / "clips", labels=["Frog", "Owel"])
+    assert not (tmp_path / "clips").exists()
 
 
 def test_pictures_lie_beside_their_clips(night: Night, tmp_path: Path) -> None:
@@ -251,11 +257,15 @@ def test_command_writes_clips_and_says_so(night: Night, tmp_path: Path) -> None:
     assert (result.exit_code, result.output) == (0, f"2 clips in {out}\n")
 
 
-def test_command_without_anything_to_cut_succeeds(tmp_path: Path) -> None:
+def test_command_without_any_detections_succeeds_but_not_for_a_label(tmp_path: Path) -> None:
     results = write_results(tmp_path / "results")
-    result = CliRunner().invoke(clips, [str(results), "--label", "Owl", "--out", str(tmp_path / "out")])
+    result = CliRunner().invoke(main, ["clips", str(results), "--out", str(tmp_path / "out")])
     assert result.exit_code == 0
-    assert "no detection is labelled 'Owl'" in result.output
+    result = CliRunner().invoke(
+        main, ["clips", str(results), "--label", "Owl", "--out", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 2
+    assert "--label: no detection has the label 'Owl'; there are none" in result.output
 
 
 def test_command_fails_if_all_originals_are_missing(night: Night, tmp_path: Path) -> None:

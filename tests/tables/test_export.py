@@ -166,7 +166,7 @@ def test_min_score_label_query_and_events_select(night, tmp_path, form):
     assert select("--label", "wren", "--label", "Strix aluco", "--query-id", "species") == [
         (10.0, 20.0, 0.35)
     ]
-    assert select("--label", "nobody") == []
+    assert select("--label", "wren", "--query-id", "latin") == []
     assert select("--events") == sorted(
         [(0.0, 20.0, 0.9), (10.0, 20.0, 0.35), (10.0, 20.0, None), (20.0, 25.0, 0.75)], key=repr
     )
@@ -537,3 +537,19 @@ def test_recordings_come_in_order_each_once_with_all_their_detections(tmp_path):
             params={"id": recording_.recording_id},
         ).fetchall()
         assert [(found.start_s, found.score) for found in detections] == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--label", "wrem"], "--label: no detection has the label 'wrem'; did you mean"),
+        (["--query-id", "specis"], "--query-id: there is no query 'specis' here; did you mean 'species'?"),
+    ],
+)
+def test_label_and_query_that_match_nothing_are_refused(night, tmp_path, options, named):
+    done = CliRunner().invoke(
+        main, ["export", str(night), "--format", "csv", "--out", str(tmp_path / "x.csv"), *options]
+    )
+    assert done.exit_code == 2
+    assert named in done.output
+    assert not (tmp_path / "x.csv").exists()
