@@ -42,7 +42,7 @@ def processor() -> str:
 def signal_main_thread(number: int) -> None:
     """Send a signal to this process's main thread; it ends system calls, except on Windows."""
     if sys.platform == "win32":
-        _thread.interrupt_main(number)
+        _thread.interrupt_main(signal.Signals(number))
     else:
         main_thread = threading.main_thread().ident
         assert main_thread is not None

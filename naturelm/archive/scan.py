@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from naturelm.archive.selection import check_selection
+from naturelm.archive.survey import copied
 from naturelm.archive.work import Todo, find_todo
 from naturelm.config.archive import ArchiveConfig
 from naturelm.errors import NaturelmError
@@ -16,8 +17,9 @@ from naturelm.recordings import LeftOut, Recording, find_audio, probe_all
 from naturelm.recordings.name_patterns import apply_pattern
 from naturelm.recordings.stations import Stations, read_stations
 from naturelm.results.days import PublishedRecording
+from naturelm.results.layout import is_output
 from naturelm.results.output import Output
-from naturelm.results.scans import Manifests, Scope, Seen
+from naturelm.results.scans import Manifests, Scope, Seen, place_of
 from naturelm.storage import Location
 from naturelm.text import suggestion
 
@@ -52,6 +54,12 @@ class Scan:
     def notices(self) -> list[str]:
         """One sentence for each kind of thing that was left out or ignored."""
         lines = [f"left out: {kind.sentence}" for kind in self.left_out]
+        copies = copied(self.recordings)
+        if copies:
+            first, second = copies[0]
+            lines.append(
+                f"{len(copies)} recordings have the same content as another one, such as {second.path} and {first.path}"
+            )
         if self.undated:
             lines.append(
                 f"left out by --dates or --hours: {self.undated} recordings without a known start time; "
@@ -86,10 +94,11 @@ def scan_archive(paths: Sequence[Location], out: Location, config: ArchiveConfig
         station, date or hour of the selection matches nothing.
     """
     stations = read_stations(Path(config.stations_file)) if config.stations_file else None
-    found = find_audio(paths)
+    manifests = Manifests(out)
+    found = find_audio(paths, manifests.roots(), is_output)
     own = probe_all(
         found.files,
-        known=Manifests(out).known(paths),
+        known=manifests.known({file.root for file in found.files}),
         min_sample_rate_hz=config.recordings.min_sample_rate_hz,
     )
     if not own:
@@ -252,7 +261,7 @@ def _sort_out(
     changes: Changes,
 ) -> None:
     """Say of published recordings that the scan did not find whether they were renamed, replaced or vanished."""
-    by_place = {(recording.root, recording.path): recording for recording in recordings}
+    by_place = {place_of(recording.root, recording.path): recording for recording in recordings}
     by_content: dict[str, list[Recording]] = defaultdict(list)
     for recording in recordings:
         if recording.content is not None:
@@ -261,13 +270,16 @@ def _sort_out(
         last = seen.get(old.recording_id)
         if last is None or not scope.holds(last.root, last.path):
             continue
-        there = by_place.get((last.root, last.path))
+        there = by_place.get(place_of(last.root, last.path))
         if there is not None and there.content is None and last.content is not None:
             changes.kept_out.add(there.recording_id)
         elif there is None and not last.is_gone():
             continue
         else:
             same = by_content.get(last.content or "", [])
+            if there in same:
+                # Found below another root than before.
+                same = [there]
             target = next((r for r in same if r.recording_id not in published), None)
             if target is not None:
                 published.add(target.recording_id)

@@ -88,12 +88,23 @@ class Survey:
     overlaps: list[Pause] = field(default_factory=list)
 
 
+def copied(recordings: Sequence[Recording]) -> list[tuple[Recording, Recording]]:
+    """Recordings with the same content as an earlier one, each after that one: a card that was copied twice."""
+    first: dict[str, Recording] = {}
+    copies = []
+    for recording in recordings:
+        if recording.content is not None and recording.size_bytes:
+            original = first.setdefault(recording.content, recording)
+            if original is not recording:
+                copies.append((original, recording))
+    return copies
+
+
 def survey(recordings: Sequence[Recording]) -> Survey:
     """Count what recordings hold, and look for pauses and overlaps between those of each station."""
     found = Survey(recordings=len(recordings), ambiguous=ambiguous_names(recordings))
     now = dt.datetime.now()
     days = set()
-    contents: Counter[str] = Counter()
     by_station: dict[str, list[Recording]] = defaultdict(list)
     for recording in recordings:
         found.statuses[recording.status] += 1
@@ -101,8 +112,6 @@ def survey(recordings: Sequence[Recording]) -> Survey:
             found.broken.append(f"{recording.path}: {recording.status} ({recording.error})")
         if recording.has_sound:
             found.sound_s += recording.duration_s or 0.0
-        if recording.content is not None and recording.size_bytes:
-            contents[recording.content] += 1
         start = recording.start_local
         found.without_time += start is None
         found.without_utc += start is not None and recording.start_time is None
@@ -114,7 +123,7 @@ def survey(recordings: Sequence[Recording]) -> Survey:
         found.remarks.extend(f"{recording.path}: {remark}" for remark in recording.remarks)
         by_station[recording.station].append(recording)
     found.dates = len(days)
-    found.copies = sum(number - 1 for number in contents.values())
+    found.copies = len(copied(recordings))
     for station in sorted(by_station):
         own = by_station[station]
         starts = [recording.start_local for recording in own if recording.start_local is not None]

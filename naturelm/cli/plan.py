@@ -74,8 +74,6 @@ def _print_survey(console: Console, found: Survey) -> None:
         _print(console, f"{found.without_time} recordings without a known start time")
     if found.without_utc:
         _print(console, f"{found.without_utc} recordings in local time only; a stations file gives them UTC")
-    if found.copies:
-        _print(console, f"{found.copies} recordings with the same content as another one")
     for kind in found.ambiguous:
         _print(console, kind.sentence)
     _list(console, "broken or empty", found.broken)

@@ -63,7 +63,7 @@ def status(directory: Location, form: str) -> None:
 def _sentence(run: Any) -> str:
     began, last = (f"{moment.astimezone():%Y-%m-%d %H:%M}" for moment in (run.started, run.last_sign))
     where = f"on {run.host} (process {run.pid})"
-    go_on = "run the same command again to go on"
+    go_on = "run the same command again to continue"
     age_s = (dt.datetime.now(dt.UTC) - run.last_sign).total_seconds()
     return {
         "running": f"running {where} since {began}; last sign of life {age_s:.0f} s ago",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from naturelm.errors import NaturelmError
@@ -32,8 +32,15 @@ SYSTEM_DIRECTORIES = "directories of operating systems and network disks"
 APPLE_DOUBLES = "files in which macOS keeps Finder settings"
 HIDDEN = "hidden files and directories"
 OTHER_FILES = "files that are no recordings"
+OUTPUTS = "directories of results or clips of this program"
 
 _NAMES_SHOWN = 5
+
+IsOutput = Callable[[Location, Collection[str]], bool]
+
+
+def _is_never_output(directory: Location, names: Collection[str]) -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,9 @@ def is_audio_name(name: str) -> bool:
     return not name.startswith(".") and is_recording_extension(extension_of(name))
 
 
-def find_audio(paths: Sequence[Location | str]) -> Found:
+def find_audio(
+    paths: Sequence[Location | str], roots: Collection[str] = (), is_output: IsOutput = _is_never_output
+) -> Found:
     """Find the recordings below directories, and files that are named outright.
 
     A directory is searched through and through: links to directories are followed, each directory once, so
@@ -131,8 +140,14 @@ def find_audio(paths: Sequence[Location | str]) -> Found:
     Parameters
     ----------
     paths : sequence of Path, StorePath or str
-        Directories and files, on disks or in object stores (`s3://bucket/prefix`). A directory is its own
-        archive root; a file's root is its directory.
+        Directories and files, on disks or in object stores (`s3://bucket/prefix`).
+    roots : collection of str
+        Archive roots that are known, as `FoundFile.root` is written. The root of what is found is the outermost of
+        these and of the directories in `paths` that it is below, so that a file's relative path does not depend on how
+        it was found; the root of a file below none of them is its directory.
+    is_output : callable
+        Says of a directory, by its path and the names in it, whether this program wrote it: such directories below
+        `paths` are left out and counted.
 
     Returns
     -------
@@ -146,17 +161,21 @@ def find_audio(paths: Sequence[Location | str]) -> Found:
     """
     found: dict[str, FoundFile] = {}
     tally = _Tally()
+    known = [location(path_from_text(root)) for root in roots]
+    # A file among these is the root of nothing.
+    known += [_absolute(place) for place in map(location, paths)]
     for given in paths:
         place = location(given)
         if isinstance(place, StorePath):
-            for file in _find_in_store(place, tally):
+            for file in _below_root(_find_in_store(place, tally, is_output), known):
                 found.setdefault(str(file.absolute), file)
             continue
         root = Path(os.path.abspath(place))
         if not os.path.lexists(root):
             raise NaturelmError(f"{path_to_text(str(given))}: does not exist; give a directory or a file")
         if not root.is_dir():
-            found.setdefault(str(root), FoundFile(root.parent, path_to_text(root.name), root))
+            outright = [FoundFile(root.parent, path_to_text(root.name), root)]
+            found.setdefault(str(root), *_below_root(outright, known))
             continue
         try:
             os.scandir(root).close()
@@ -166,11 +185,49 @@ def find_audio(paths: Sequence[Location | str]) -> Found:
             ) from None
         below = [
             FoundFile(root, path_to_text(path.relative_to(root).as_posix()), path)
-            for path in _walk(root, tally)
+            for path in _walk(root, tally, is_output)
         ]
-        for file in sorted(below, key=lambda file: file.relative_path):
+        for file in _below_root(sorted(below, key=lambda file: file.relative_path), known):
             found.setdefault(str(file.absolute), file)
     return Found(list(found.values()), tally.left_out())
+
+
+def _absolute(place: Location) -> Location:
+    return place if isinstance(place, StorePath) else Path(os.path.abspath(place))
+
+
+def _below_root(files: Iterable[FoundFile], known: Sequence[Location]) -> Iterator[FoundFile]:
+    """Files that were found below one directory, as those of the outermost known root that holds it."""
+    place: tuple[Location, str] | None = None
+    for file in files:
+        place = place or _root_of(file.root, known)
+        root, above = place
+        path = f"{above}/{file.relative_path}" if above else file.relative_path
+        yield replace(file, root=root, relative_path=path)
+
+
+def _root_of(directory: Location, known: Sequence[Location]) -> tuple[Location, str]:
+    """The outermost known root that holds a directory, and the way from it to the directory."""
+    found = _outermost(directory, [(root, root) for root in known])
+    if found is None and isinstance(directory, Path):
+        # The way to it may lead over a link.
+        real = [(root, Path(os.path.realpath(root))) for root in known if isinstance(root, Path)]
+        found = _outermost(Path(os.path.realpath(directory)), real)
+    return found or (directory, "")
+
+
+def _outermost(place: Location, known: Iterable[tuple[Location, Location]]) -> tuple[Location, str] | None:
+    own = _text(place)
+    above = [(_text(real), root) for root, real in known if f"{own}/".startswith(f"{_text(real)}/")]
+    if not above:
+        return None
+    text, root = min(above, key=lambda found: len(found[0]))
+    return root, own[len(text) :].strip("/")
+
+
+def _text(place: Location) -> str:
+    text = str(place) if isinstance(place, StorePath) else path_to_text(place.as_posix())
+    return text.rstrip("/")
 
 
 class _Tally:
@@ -219,7 +276,7 @@ def _passed_over(directory: str) -> str | None:
     return HIDDEN if name.startswith(".") else None
 
 
-def _find_in_store(place: StorePath, tally: _Tally) -> list[FoundFile]:
+def _find_in_store(place: StorePath, tally: _Tally, is_output: IsOutput) -> list[FoundFile]:
     try:
         outright = find(place)
         files = [outright] if outright else list_files(place, recursive=True)
@@ -231,6 +288,11 @@ def _find_in_store(place: StorePath, tally: _Tally) -> list[FoundFile]:
         raise NaturelmError(
             f"{place}: cannot be listed ({error.strerror}); check the bucket's name and your credentials"
         ) from None
+    outputs = (
+        set() if outright else _outputs_in_store(place, [file.relative_path for file in files], is_output)
+    )
+    for directory in sorted(outputs):
+        tally.add(OUTPUTS, directory)
     return [
         FoundFile(
             place.parent if outright else place,
@@ -240,8 +302,22 @@ def _find_in_store(place: StorePath, tally: _Tally) -> list[FoundFile]:
             file.modified_ns,
         )
         for file in files
-        if outright or _is_taken(file.relative_path, tally)
+        if outright or (not _is_below(file.relative_path, outputs) and _is_taken(file.relative_path, tally))
     ]
+
+
+def _outputs_in_store(place: StorePath, keys: Sequence[str], is_output: IsOutput) -> set[str]:
+    names: dict[str, set[str]] = {}
+    for key in keys:
+        pieces = key.split("/")
+        for depth in range(1, len(pieces)):
+            names.setdefault("/".join(pieces[:depth]), set()).add(pieces[depth])
+    return {directory for directory, inside in names.items() if is_output(place / directory, inside)}
+
+
+def _is_below(key: str, directories: Collection[str]) -> bool:
+    pieces = key.split("/")
+    return any("/".join(pieces[:depth]) in directories for depth in range(1, len(pieces)))
 
 
 def _is_taken(key: str, tally: _Tally) -> bool:
@@ -258,7 +334,7 @@ def _is_taken(key: str, tally: _Tally) -> bool:
     return False
 
 
-def _walk(root: Path, tally: _Tally) -> Iterator[Path]:
+def _walk(root: Path, tally: _Tally, is_output: IsOutput) -> Iterator[Path]:
     """Walk real directories first, so that adding a link never renames what is stored in the directory itself."""
     seen: set[tuple[int, int]] = set()
     directories, links = [root], list[Path]()
@@ -274,6 +350,9 @@ def _walk(root: Path, tally: _Tally) -> Iterator[Path]:
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
+        if directory != root and is_output(directory, {entry.name for entry in entries}):
+            tally.add(OUTPUTS, directory.name)
+            continue
         for entry in entries:
             if _is_directory(entry):
                 why = _passed_over(entry.name)

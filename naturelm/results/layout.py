@@ -31,6 +31,8 @@ PLANS = "_plans"
 RUNS = "_runs"
 REVIEWS = "reviews"
 LOCK = "_lock.json"
+CLIPS = "clips.csv"
+"""The list in a directory of clips."""
 
 UNDATED = "undated"
 MOST_FOLDER_BYTES = 100
@@ -47,6 +49,20 @@ _SEGMENT_FILE = re.compile(r"([0-9a-f]{32}-\d{6,})\.parquet")
 def holds_results(directory: Location) -> bool:
     """Whether a run has begun an analysis there."""
     return (directory / ANALYSIS).is_file()
+
+
+def is_output(directory: Location, names: Collection[str]) -> bool:
+    """Whether this program wrote a directory, by the names in it: results, or clips with their list."""
+    if ANALYSIS in names:
+        return not {RUNS, STAGING, PLANS}.isdisjoint(names)
+    if CLIPS not in names:
+        return False
+    try:
+        with (directory / CLIPS).open("rb") as file:
+            header = file.read(4096).partition(b"\n")[0]
+    except OSError:
+        return False
+    return header.startswith(b"file,label,score,") and b",recording_id," in header
 
 
 def check_results(directory: Location) -> None:

@@ -73,22 +73,45 @@ assert {name for name, _ in _FACTS} == {field.name for field in fields(Recording
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where a scan has looked: below these roots, and at these files."""
+    """Where a scan has looked: below these directories, and at these files.
 
+    Attributes
+    ----------
+    directories : frozenset of str
+        Those of the given directories that hold a recording. One without any is more likely a card that is not mounted
+        than an emptied one.
+    roots : frozenset of str
+        Those of `directories` that are archive roots: all below them was searched.
+    files : frozenset of str
+        Recordings that were found.
+    """
+
+    directories: frozenset[str]
     roots: frozenset[str]
-    files: frozenset[tuple[str, str]]
+    files: frozenset[str]
 
     @classmethod
     def of(cls, paths: Sequence[Location], recordings: Sequence[Recording]) -> Scope:
-        found = {recording.root for recording in recordings}
-        return cls(
-            # A directory without any recording is more likely a card that is not mounted than an emptied one.
-            _roots_of(paths) & found,
-            frozenset((recording.root, recording.path) for recording in recordings),
-        )
+        files = frozenset(place_of(recording.root, recording.path) for recording in recordings)
+        above = {directory for file in files for directory in _directories_above(file)}
+        directories = frozenset(root for root in _roots_of(paths) if root.rstrip("/") in above)
+        return cls(directories, directories & {recording.root for recording in recordings}, files)
 
     def holds(self, root: str, path: str) -> bool:
-        return root in self.roots or (root, path) in self.files
+        place = place_of(root, path)
+        return place in self.files or not self.directories.isdisjoint(_directories_above(place))
+
+
+def place_of(root: str, path: str) -> str:
+    """The whole path of a recording, by which it is the same one whatever root it was found below."""
+    return f"{root.rstrip('/')}/{path}"
+
+
+def _directories_above(place: str) -> Iterator[str]:
+    end = place.rfind("/")
+    while end > 0:
+        yield place[:end]
+        end = place.rfind("/", 0, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +142,15 @@ class Manifests:
     def __init__(self, directory: Location) -> None:
         self._directory = directory / PLANS
 
-    def known(self, paths: Sequence[Location]) -> dict[tuple[str, str], Recording]:
+    def roots(self) -> set[str]:
+        """All archive roots that earlier scans searched."""
+        found: set[str] = set()
+        for path in self._newest_first():
+            with path.open("rb") as file:
+                found.update(_covered_roots(pq.ParquetFile(file)))
+        return found
+
+    def known(self, paths: Collection[Location]) -> dict[tuple[str, str], Recording]:
         """What earlier scans read from the files below `paths`, by root and path.
 
         For each directory this is the newest manifest's word that covers it.
@@ -204,7 +235,7 @@ class Manifests:
             yield file.location
 
 
-def _roots_of(paths: Sequence[Location]) -> frozenset[str]:
+def _roots_of(paths: Collection[Location]) -> frozenset[str]:
     """Archive roots as `Recording.root` has them, of those paths that are directories."""
     return frozenset(
         str(path) if isinstance(path, StorePath) else path_to_text(os.path.abspath(path))

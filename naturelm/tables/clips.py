@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import soundfile
 
 from naturelm.errors import NaturelmError
+from naturelm.results.layout import CLIPS
 from naturelm.tables.interrupt import interruptible
 from naturelm.tables.labels import check_labels, label_key
 from naturelm.tables.originals import Excerpt, locate_originals, read_excerpts
@@ -161,7 +162,7 @@ def write_clips(
                     rows.append(row | {"file": f"{folders[row['label']]}/{name}"} | _span(excerpt))
             except (NaturelmError, soundfile.LibsndfileError) as error:
                 summary.failed.append(str(error))
-        _write_csv(out / "clips.csv", rows)
+        _write_csv(out / CLIPS, rows)
     except OSError as error:
         raise NaturelmError(f"{out}: cannot be written ({error.strerror}); give --out a directory") from None
     summary.written = len(rows)

@@ -96,7 +96,7 @@ def test_one_signal_commits_what_is_in_flight_and_until_then_nobody_else_may_wri
     os.killpg(first.pid, signal.SIGINT)
     code, said = ended(first)
     assert code == 130, said
-    assert "run the same command again to go on" in said
+    assert "run the same command again to continue" in said
     assert "Traceback" not in said
     assert not (out / "_lock.json").exists()
     done = committed(out)
@@ -109,7 +109,7 @@ def test_two_signals_stop_at_once(archive, undisturbed, settings, tmp_path):
     process = start("stub", archive, out, *settings, sleep_s=PATIENCE_S, env={ASLEEP: str(asleep)})
     wait_until(asleep.exists, process)
     os.killpg(process.pid, signal.SIGINT)
-    heard(process, "once more stops at once")
+    heard(process, "Ctrl-C again stops at once")
     os.killpg(process.pid, signal.SIGINT)
     began = time.monotonic()
     returned, said = ended(process)

@@ -169,4 +169,4 @@ def test_a_segment_is_gated_the_same_alone_as_among_others(archive, name) -> Non
 def test_a_wrong_threshold_is_one_sentence(archive, tmp_path) -> None:
     result = CliRunner().invoke(main, ["process", str(archive), "--out", str(tmp_path / "o"), "--gate", "0"])
     assert result.exit_code == 2
-    assert "gate.threshold_db is 0.0: input should be greater than 0" in result.output
+    assert "--gate is 0.0: input should be greater than 0" in result.output

@@ -60,7 +60,7 @@ def test_run_is_told_while_it_lives_after_it_was_killed_and_when_it_is_complete(
     assert run.returncode == -signal.SIGKILL, "the run was over before it could be killed"
     assert f"running on {newest_run(out).host} (process {run.pid}) since" in alive
     assert "died; ran on" in told(out)
-    assert "run the same command again to go on" in told(out)
+    assert "run the same command again to continue" in told(out)
 
     log = tmp_path / "run.log"
     again = process(night, out, "--json", "--log-file", str(log))
