@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from tests.paths import REPO
 
 
-def blocks(page: str) -> list[str]:
+def blocks(page: str, language: str = "python") -> list[str]:
     """The Python of a page, block by block."""
     text = (REPO / "docs" / page).read_text(encoding="utf-8")
-    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def files(page: str) -> dict[str, str]:
+    """Whole modules of a page: a paragraph that starts with a path, and the block after it."""
+    text = (REPO / "docs" / page).read_text(encoding="utf-8")
+    paragraph = r"^`(\S+\.py)`(?:[^\n]|\n(?!```))*\n```python\n(.*?)```"
+    return dict(re.findall(paragraph, text, flags=re.DOTALL | re.MULTILINE))
 
 
 @pytest.fixture
@@ -55,3 +66,42 @@ def test_a_module_in_the_folder_is_a_format_of_the_command_and_of_the_tests(copy
         copy, "-m", "pytest", "tests/tables/test_export.py", "-k", "json-lines", "-p", "no:cacheprovider"
     )
     assert int(re.search(r"(\d+) passed", tested)[1]) >= 5
+
+
+def test_a_folder_and_an_entry_are_a_model_that_is_found_and_answers_for_an_archive(copy):
+    page = "contributing/adding-a-model.md"
+    modules = files(page)
+    assert {Path(name).name for name in modules} == {
+        "__init__.py",
+        "config.py",
+        "model.py",
+        "names.py",
+        "test_bands.py",
+    }
+    (copy / "tests").unlink()
+    for name, module in modules.items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_text(module, encoding="utf-8")
+    [entry] = [block for block in blocks(page) if block.startswith('    "bands": Family(')]
+    presets = copy / "naturelm/models/presets.py"
+    table = "FAMILIES: dict[str, Family] = {\n"
+    assert presets.read_text(encoding="utf-8").count(table) == 1
+    presets.write_text(presets.read_text(encoding="utf-8").replace(table, table + entry), encoding="utf-8")
+
+    python(copy, "-m", "pytest", "-q", "tests/models/test_bands.py", "-p", "no:cacheprovider")
+
+    weights = blocks(page)[-1]
+    assert "save_pretrained" in weights
+    python(copy, "-c", weights)
+    (copy / "night").mkdir()
+    sound = np.random.default_rng(0).normal(0, 0.1, 25 * 16_000)
+    soundfile.write(copy / "night/OWL_20240504_210000.wav", sound, 16_000)
+    [commands] = blocks(page, "sh")
+    for command in commands.splitlines():
+        program, *arguments = shlex.split(command)
+        assert program == "naturelm"
+        python(copy, "-m", "naturelm.cli", *arguments)
+    answers = python(
+        copy, "-m", "naturelm.cli", "query", "tables", "SELECT count(*) AS n FROM answers", "--format", "json"
+    )
+    assert json.loads(answers) == [{"n": 3 * 2}]

@@ -1,7 +1,7 @@
 """An audio branch before a Llama with LoRA: what the families of language models share.
 
 Sound -> encoder (features) -> projection -> audio tokens among a prompt's words -> Llama. A family brings the audio
-branch, its settings, its names of tensors and its way of writing prompts; see docs/adding-a-model.md.
+branch, its settings, its names of tensors and its way of writing prompts; see docs/contributing/adding-a-model.md.
 
 Axes: B windows of sound · S samples · P positions of the encoder's output · E their width · A audio tokens ·
 D width of the language model · R rows, one for each question · T tokens · V vocabulary

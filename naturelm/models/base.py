@@ -1,9 +1,9 @@
 """The model boundary: everything that the engine, training and the measurements know of a model.
 
 A model is a `LanguageModel`, which answers queries about sound in words, or a `Classifier`, which scores fixed labels.
-A family is one folder beside this file, and nothing outside it depends on what is inside (docs/adding-a-model.md).
-What must be known before a model is loaded, such as its licence, its memory and the kinds of query it answers, is in
-`naturelm.models.presets`.
+A family is one folder beside this file, and nothing outside it depends on what is inside
+(docs/contributing/adding-a-model.md). What must be known before a model is loaded, such as its licence, its memory and
+the kinds of query it answers, is in `naturelm.models.presets`.
 
 Axes: B windows of sound · S samples · P positions of the encoder's output · E their width · A audio tokens ·
 D width of the language model · R rows, one for each question · T tokens of the longest answer · V vocabulary
