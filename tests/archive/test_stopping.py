@@ -29,6 +29,16 @@ from tests.archive.stub_model import ASLEEP, SLEEP_S
 from tests.paths import REPO
 
 
+@pytest.fixture(autouse=True)
+def default_signals():
+    """A shell starts background jobs with SIGINT ignored, and nohup ignores SIGHUP: here neither is."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def berlin(monkeypatch):
     monkeypatch.setenv("TZ", "Europe/Berlin")

@@ -180,13 +180,13 @@ def test_a_vanished_file_is_corrupt(tmp_path: Path, decoder: IsolatedDecoder) ->
 
 
 def test_a_hang_is_a_timeout_and_the_next_request_is_served(good: Path, pipe: Path) -> None:
-    with IsolatedDecoder(timeout_s=0.5) as decoder:
+    with IsolatedDecoder(timeout_s=2) as decoder:
         one(decoder, good)
         hung = child_pid(decoder)
         request = DecodeRequest(str(pipe), ((0.0, 1.0), (1.0, 2.0)))
         decoded = list(decoder.decode(request))
         assert [span.status for span in decoded] == ["timeout", "timeout"]
-        assert decoded[0].error == "decoding made no progress for 0.5 s"
+        assert decoded[0].error == "decoding made no progress for 2 s"
         assert eventually(lambda: is_gone(hung))
         assert one(decoder, good).status == "ok"
 
@@ -230,7 +230,7 @@ def test_a_request_left_half_read_does_not_spoil_the_next(good: Path) -> None:
 
 def test_closing_leaves_no_process_behind(good: Path, pipe: Path) -> None:
     pids = []
-    with IsolatedDecoder(timeout_s=0.3) as decoder:
+    with IsolatedDecoder(timeout_s=2) as decoder:
         for path in (good, pipe, good):
             one(decoder, path)
             if path is good:
