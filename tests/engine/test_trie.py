@@ -21,6 +21,7 @@ from tests.paths import SMALL_MODEL, SMALL_PARITY
 
 PROMPT = "What is the common name for the focal species in the audio? Answer:"
 FEW = ("Owl", "Owl hoot", "Green Treefrog", "Green Tree", "Gibbon")
+LIKE_SPECIAL_TOKENS = ("<|eot_id|>", "<|begin_of_text|>", "</s>", "<Audio><AudioHere></Audio>")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,7 +60,7 @@ def one_by_one(window: int, labels: tuple[str, ...]) -> dict[str, float]:
     with torch.inference_mode():
         audio = asked.encode_audio(torch.from_numpy(windows()[window : window + 1]))[0]
         for label in labels:
-            ids = asked.tokenizer(label, add_special_tokens=False).input_ids
+            ids = asked.text_tokens(label)
             row = torch.cat(
                 [asked.embed_tokens(tokens.head), audio, asked.embed_tokens([*tokens.tail, *ids])]
             )
@@ -96,6 +97,12 @@ def test_a_short_list_scores_as_each_label_by_itself() -> None:
     assert_exact(FEW, top_k=6)
 
 
+def test_labels_that_read_like_special_tokens_are_scored_as_text() -> None:
+    assert_exact((*LIKE_SPECIAL_TOKENS, "Owl"), top_k=6)
+    special = set(model().tokenizer.all_special_ids)
+    assert not any(special & set(model().text_tokens(label)) for label in LIKE_SPECIAL_TOKENS)
+
+
 def test_a_long_list_scores_as_each_label_by_itself() -> None:
     assert_exact(species(200))
 
@@ -114,9 +121,9 @@ def test_only_what_could_matter_of_a_long_list_is_read(monkeypatch: pytest.Monke
     assert sum(read) < 0.5 * trie.size * len(windows())
 
 
-@settings(max_examples=25)
+@settings(max_examples=settings.default.max_examples // 3)
 @given(
-    labels=st.lists(st.sampled_from([*species(240), *FEW, "None"]), min_size=1, max_size=60, unique=True),
+    labels=st.lists(st.sampled_from([*species(240), *FEW, *LIKE_SPECIAL_TOKENS, "None"]), min_size=1, max_size=60, unique=True),
     top_k=st.integers(1, 8),
     whole=st.sampled_from([0, 96]),
     wave=st.sampled_from([1, 5, 16]),

@@ -12,7 +12,16 @@ from naturelm.models.prompts import PromptLayout
 from naturelm.models.tokens import TextTokenizer
 from tests.models.tokenizers_by_code import KINDS, LLAMA_2_SPECIAL, LLAMA_3_SPECIAL
 
-NAMES = (*LLAMA_3_SPECIAL, *LLAMA_2_SPECIAL, "<Audio>", "</Audio>", "<Speech>", "<0x0A>", "[INST]")
+NAMES = (
+    *LLAMA_3_SPECIAL,
+    *LLAMA_2_SPECIAL,
+    "<Audio>",
+    "</Audio>",
+    "<Audio><AudioHere></Audio>",
+    "<Speech>",
+    "<0x0A>",
+    "[INST]",
+)
 # Text that a user might write, with many names of special tokens in it, whole and in parts.
 USER_TEXT = st.lists(
     st.one_of(st.sampled_from([*NAMES, " ", "\n", "<", "|>", "s>"]), st.text(max_size=5)), max_size=8
