@@ -3,20 +3,25 @@ PYTHON ?= python3
 BIN := .venv/bin
 NIGHT := demo/night
 TABLES := demo/tables
+PYTEST := $(BIN)/python -m pytest
+# Each process may start Ray, a browser, object stores and models: a few are enough.
+IN_PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder
+SEED := $(shell date +%s)
 
-.PHONY: help install demo test lint types check clean
+.PHONY: help install demo test test-slow test-all test-random lint types check clean
 
 help:  ## Show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-# uv resolves torch and torchaudio from the same index; plain pip may mix builds that do not load together.
+# uv resolves torch and torchaudio from the same index; plain pip may mix builds that do not load together. Bytecode is
+# compiled once here: where Python may not write it (PYTHONDONTWRITEBYTECODE), each start of a command takes 10 s more.
 .venv/installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or later" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$$($(PYTHON) --version) is too old: naturelm needs Python 3.11 or later; try make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[app,train,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable '.[app,train,dev]'
 	@touch $@
 
 install: .venv/installed  ## Install naturelm and its tools into .venv
@@ -29,8 +34,16 @@ demo: .venv/installed  ## Make a small station night, run the archive job on it,
 	$(BIN)/naturelm query $(TABLES) "SELECT station, start_local, caption, score FROM captions ORDER BY start_local"
 	$(BIN)/python examples/02_planted_and_found.py $(NIGHT) $(TABLES)
 
-test: .venv/installed  ## Run the tests
-	$(BIN)/python -m pytest
+test: .venv/installed  ## Run the tests, except the slow ones
+	$(PYTEST) $(IN_PARALLEL) -m "not slow"
+
+test-slow: .venv/installed  ## Run the slow tests, and try more examples of the properties
+	$(PYTEST) $(IN_PARALLEL) -m "slow or hypothesis" --hypothesis-profile=thorough
+
+test-all: test test-slow  ## Run all tests
+
+test-random: .venv/installed  ## Try many random examples of the properties; SEED=N repeats a run
+	$(PYTEST) $(IN_PARALLEL) -m hypothesis --hypothesis-profile=random --hypothesis-seed=$(SEED)
 
 lint: .venv/installed  ## Check style and formatting
 	$(BIN)/ruff check .
@@ -40,7 +53,7 @@ types: .venv/installed  ## Check types, also as on Windows
 	$(BIN)/mypy
 	$(BIN)/mypy --platform win32
 
-check: lint types test  ## Everything that must pass before a commit: lint, format, types, layering, tests
+check: lint types test  ## What to run before a commit: lint, format, types, quick tests
 
 clean:  ## Remove what the targets made
 	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache *.egg-info

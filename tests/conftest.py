@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.object_store import GoogleStore, ObjectStore
 
@@ -16,8 +16,37 @@ from tests.object_store import GoogleStore, ObjectStore
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Machines are noisy; a slow example is no defect.
-settings.register_profile("naturelm", deadline=None, max_examples=60)
-settings.load_profile("naturelm")
+settings.register_profile(
+    "quick",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
+    database=None,
+    max_examples=20,
+    print_blob=True,
+)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=100)
+settings.register_profile("random", settings.get_profile("thorough"), derandomize=False, max_examples=500)
+settings.load_profile("quick")
+
+
+# Before the one of pytest-xdist, which reads the groups.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Assign tests to the workers of pytest-xdist, and give slow tests more time."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600))
+    # Of the groups, the one on Ray takes longest: it starts first.
+    items.sort(key=lambda item: not item.get_closest_marker("ray"))
+
+
+def _group(item: pytest.Item) -> str:
+    """What shares fixtures that are slow to make, such as Ray, the web app or a processed night."""
+    if item.get_closest_marker("ray"):
+        return "ray"
+    return "app" if item.path.parent.name == "app" else str(item.path)
 
 
 @pytest.fixture(scope="session")

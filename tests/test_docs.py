@@ -47,6 +47,7 @@ def test_first_block_is_two_make_targets():
         assert f"\n{command.removeprefix('make ')}: " in makefile
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_commands_and_snippets_run_in_order(workplace):
     """One after the other, in one directory, as a reader would type them."""

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 
@@ -38,6 +39,7 @@ def test_demo_night_is_made_and_most_planted_sounds_are_found(tmp_path):
     assert found >= 0.7 * of
 
 
+@pytest.mark.slow
 def test_pocket_corpus_is_composed_of_clips_and_made_sounds(tmp_path):
     from naturelm.training.config import ModelStart
     from naturelm.training.data import DataSettings, Stream, read_examples

@@ -171,6 +171,7 @@ def noise(path: Path, seconds: float) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_upload_two_sounds_ask_and_ask_on(page: Page, app: RunningApp, tmp_path: Path) -> None:
     upload(page, app.night.archive / "ridge/20260515_013000.WAV", noise(tmp_path / "bold.wav", 4.0))
     page.locator("#ask").click()
@@ -211,6 +212,7 @@ def test_an_example_is_one_click_away(page: Page) -> None:
     wait_for_text(page, "#ask-status", "Windows answered: 1 of 1.")
 
 
+@pytest.mark.slow
 def test_long_sounds_show_progress_and_can_be_cancelled(page: Page, tmp_path: Path) -> None:
     upload(page, noise(tmp_path / "longlong.wav", 1200.0))
     page.locator("#ask").click()

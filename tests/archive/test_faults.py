@@ -83,6 +83,7 @@ def test_driver_killed_three_times(archive, undisturbed, settings, tmp_path):
     assert not (out / "_lock.json").exists()
 
 
+@pytest.mark.slow
 def test_one_signal_commits_what_is_in_flight_and_until_then_nobody_else_may_write(
     archive, undisturbed, settings, tmp_path
 ):
@@ -238,6 +239,7 @@ class SlowFaulty(Slow, FaultyAsk):
     """Naps and fails."""
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_killed_ray_processes_need_no_help_and_a_poison_segment_is_given_up(archive, tmp_path, local_ray):
     here, out = tmp_path / "archive", tmp_path / "out"

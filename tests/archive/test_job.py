@@ -101,6 +101,7 @@ def test_interrupted_run_goes_on_where_it_stopped(night, undisturbed, tmp_path, 
     assert staged(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_where_it_stopped(night, undisturbed, tmp_path):
     config = tmp_path / "archive.yaml"
     config.write_text(yaml.safe_dump(SETTINGS))

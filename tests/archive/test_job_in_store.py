@@ -188,6 +188,7 @@ def test_archive_that_is_not_there_is_one_sentence_and_exit_code_2(bucket: str, 
     assert (result.exit_code, f"{bucket}/nowhere: does not exist" in result.output) == (2, True)
 
 
+@pytest.mark.slow
 def test_workers_of_ray_read_the_store_and_the_driver_writes_it(
     archive: str, bucket: str, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -100,7 +100,7 @@ def test_a_span_holds_the_same_samples_as_the_whole_recording(
     spans=st.lists(st.tuples(st.integers(0, 480_000), st.integers(0, 200_000)), min_size=1, max_size=6),
     is_sorted=st.booleans(),
 )
-@settings(max_examples=25)
+@settings(max_examples=settings.default.max_examples // 3)
 def test_any_spans_read_from_one_stream_equal_the_whole(
     long_wav: Path, spans: list[tuple[int, int]], is_sorted: bool
 ) -> None:

@@ -101,7 +101,7 @@ query_lists = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(
     order=st.lists(st.integers(0, 5), min_size=1, max_size=8),
     queries=query_lists,

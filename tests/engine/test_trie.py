@@ -123,7 +123,12 @@ def test_only_what_could_matter_of_a_long_list_is_read(monkeypatch: pytest.Monke
 
 @settings(max_examples=settings.default.max_examples // 3)
 @given(
-    labels=st.lists(st.sampled_from([*species(240), *FEW, *LIKE_SPECIAL_TOKENS, "None"]), min_size=1, max_size=60, unique=True),
+    labels=st.lists(
+        st.sampled_from([*species(240), *FEW, *LIKE_SPECIAL_TOKENS, "None"]),
+        min_size=1,
+        max_size=60,
+        unique=True,
+    ),
     top_k=st.integers(1, 8),
     whole=st.sampled_from([0, 96]),
     wave=st.sampled_from([1, 5, 16]),

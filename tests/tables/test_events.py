@@ -144,7 +144,7 @@ spans = st.lists(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(found=spans, gap=st.integers(0, 20), min_score=st.sampled_from([0.0, 0.5]))
 def test_events_are_what_a_plain_sweep_finds(tmp_path_factory, found, gap, min_score):
     """Half-second starts and lengths, four labels, in SQL and in a loop."""

@@ -526,6 +526,7 @@ def test_ctrl_c_ends_a_query_at_once_and_leaves_no_half_file(night, tmp_path, sq
     assert list(tmp_path.glob("*.csv*")) == []
 
 
+@pytest.mark.slow
 def test_a_million_rows_stream_in_flat_memory(tmp_path):
     directory = write_large(tmp_path / "large", recordings=100, detections_each=10_000)
     code = (

@@ -32,6 +32,7 @@ class KillsAWorker(threading.Thread):
         workers[-1].kill()
 
 
+@pytest.mark.slow
 def test_two_workers_one_of_them_killed_give_the_curve_of_one_process(
     shape, manifest, tmp_path, local_ray, monkeypatch
 ):

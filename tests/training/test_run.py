@@ -79,6 +79,7 @@ def test_processes_that_load_ahead_change_nothing(shape, manifest, undisturbed, 
     same(losses(tmp_path / "run"), losses(undisturbed))
 
 
+@pytest.mark.slow
 def test_killed_process_is_resumed_at_the_exact_step(shape, manifest, tmp_path):
     """With SIGKILL, somewhere in a run of 60 steps, checkpoints every 7."""
     changes = {"optimisation": {"steps": 60}, "run": {"checkpoint_every": 7}}
