@@ -1,4 +1,4 @@
-"""Compare what was planted in the demo's night with what the tables say.
+"""Compare what was planted in the demo's night with the detections in the tables.
 
 python examples/02_planted_and_found.py demo/night demo/tables
 """
@@ -19,16 +19,16 @@ detections = (
 
 
 def matches(plant: tuple, detection: tuple) -> bool:
-    """Whether a detection names the planted sound in a window that holds some of it."""
+    """Whether a detection names the planted sound in a window that contains some of it."""
     same = plant[0] == detection[0] and plant[3].lower() == detection[3].lower()
     return same and detection[1] < plant[2] and detection[2] > plant[1]
 
 
-print(f"{'planted':<50} {'label':<10} heard as (score)")
+print(f"{'planted':<50} {'label':<10} detected as (score)")
 for plant in planted:
-    there = [d for d in detections if d[0] == plant[0] and d[1] < plant[2] and d[2] > plant[1]]
-    heard = ", ".join(f"{d[3]} ({d[4]:.2f})" for d in there) or "nothing"
-    print(f"{plant[0]} at {plant[1]:.0f} s".ljust(50), plant[3].ljust(10), heard)
+    overlapping = [d for d in detections if d[0] == plant[0] and d[1] < plant[2] and d[2] > plant[1]]
+    labels = ", ".join(f"{d[3]} ({d[4]:.2f})" for d in overlapping) or "nothing"
+    print(f"{plant[0]} at {plant[1]:.0f} s".ljust(50), plant[3].ljust(10), labels)
 
 found = sum(any(matches(plant, d) for d in detections) for plant in planted)
 false = [d for d in detections if not any(matches(plant, d) for plant in planted)]

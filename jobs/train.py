@@ -1,6 +1,7 @@
 """Training on a Ray cluster: takes what `naturelm train CONFIG` takes, and joins the cluster it runs on.
 
-Give --resume always: a job that is started again goes on from the last checkpoint, a new one begins.
+Always give --resume: a job that is started again resumes from the last checkpoint; without a checkpoint, training
+begins.
 
 ray job submit -- python jobs/train.py configs/train/stage1.yaml --workers 8 --resume
 """

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # One night's job on Slurm: a Ray cluster over the job's nodes, and the archive job on it.
 #   ARCHIVE=/project/archive OUT=/project/tables sbatch configs/cluster/slurm.sh --model naturelm-8b
-# What follows the script's name is handed on to `naturelm process`. Recordings and tables lie on a file system that
-# all nodes see, or in an object store. Submit it again to go on; the tables hold every row once.
+# Arguments after the script's name are passed to `naturelm process`. Recordings and tables are on a file system that
+# all nodes share, or in an object store. Submit it again to resume; the tables contain every row once.
 #SBATCH --job-name=naturelm
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

@@ -54,7 +54,7 @@ def bench_engine(
     model : LanguageModel
         Whose engine to measure.
     queries : sequence of EngineQuery
-        Asked about every window.
+        Queries for every window.
     windows : int
         How many windows a run answers.
     batch_size, num_beams
@@ -109,7 +109,7 @@ def bench_engine(
         answers = _timed(times["engine"], lambda: engine.answer(waveforms), device, cpu_times["engine"])
         _timed(times["first_token"], lambda: first_tokens.answer(waveforms), device)
         _timed(times["encode"], encode, device)
-        _timed(times["host"], partial(_make_again, model, answers), device)
+        _timed(times["host"], partial(_remake_answers, model, answers), device)
     latency: list[float] = []
     for _ in range(repeats + 1):
         _timed(latency, lambda: engine.answer(waveforms[:1]), device)
@@ -159,8 +159,8 @@ def _quicken_encoder(model: LanguageModel, on: bool) -> None:
         quicken(module, on)
 
 
-def _make_again(model: LanguageModel, answers: Sequence[Sequence[Answer]]) -> None:
-    """What the host does with generated tokens, once more."""
+def _remake_answers(model: LanguageModel, answers: Sequence[Sequence[Answer]]) -> None:
+    """Repeat what the host does with generated tokens."""
     for row in answers:
         for answer in row:
             model.make_answer(answer.token_ids, np.log(answer.token_scores).tolist())
@@ -241,7 +241,7 @@ def measure_peaks(device: torch.device, dtype: torch.dtype) -> tuple[float, floa
 
 
 def bench_encode(model: LanguageModel, windows: int, repeats: int = 3) -> dict[str, Any]:
-    """Measure the audio branch: as it is, as the engine runs it, and laid out as published, in turns.
+    """Measure the audio branch: unchanged, as the engine runs it, and in the published layout, in turns.
 
     Parameters
     ----------
@@ -293,7 +293,7 @@ def bench_encode(model: LanguageModel, windows: int, repeats: int = 3) -> dict[s
 
 
 def bench_pipeline(paths: Sequence[Path], config: ArchiveConfig) -> dict[str, Any]:
-    """Run the archive job on recordings into a directory that is thrown away.
+    """Run the archive job on recordings into a temporary directory.
 
     Parameters
     ----------
@@ -306,7 +306,7 @@ def bench_pipeline(paths: Sequence[Path], config: ArchiveConfig) -> dict[str, An
     -------
     dict
         `windows_per_s` counts from the first segment committed to the last: start-up happens once a night. `wall_s`
-        holds everything.
+        includes everything.
     """
     from naturelm.archive.figures import Counts
     from naturelm.archive.job import process_archive
@@ -339,7 +339,7 @@ def bench_pipeline(paths: Sequence[Path], config: ArchiveConfig) -> dict[str, An
 
 
 def bench_decode(paths: Sequence[Path]) -> dict[str, Any]:
-    """Decode and resample recordings as the job does, on one thread, and throw the sound away.
+    """Decode and resample recordings as the job does, on one thread, and discard the sound.
 
     Parameters
     ----------
@@ -384,13 +384,13 @@ def bench_decode(paths: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-# -- small things ------------------------------------------------------------------------------------------
+# -- helpers ------------------------------------------------------------------------------------------------
 
 
 def _timed(
     times: list[float], run: Callable[[], Any], device: torch.device, cpu_times: list[float] | None = None
 ) -> Any:
-    """Run and note the seconds it took; on a GPU until its work is done."""
+    """Run and record the seconds it took; on a GPU until its work is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start, cpu_start = time.perf_counter(), time.process_time()
@@ -404,7 +404,7 @@ def _timed(
 
 
 def machine(device: torch.device | None = None) -> dict[str, Any]:
-    """What a number was measured on."""
+    """The hardware and versions that a number was measured with."""
     found: dict[str, Any] = {
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -40,14 +40,14 @@ class Query(Section):
     prompt : str
         The question, in words.
     kind : {"detection", "caption", "classification"}
-        `detection`: the answer lists labels, or says None. `caption`: the answer is a sentence.
+        `detection`: the answer lists labels, or is None. `caption`: the answer is a sentence.
         `classification`: the answer is one of `labels`, each scored exactly.
     labels : tuple of str
-        The closed list of a `classification` query. In a file `labels_file` may stand in its place, the path
-        of a list (see `naturelm.config.label_lists`) from the file's own directory: `load` reads it, so that the
-        analysis holds the labels themselves.
+        The closed list of a `classification` query. A file may give `labels_file` instead, the path
+        of a list (see `naturelm.config.label_lists`) relative to the file's own directory: `load` reads it, so that
+        the analysis contains the labels themselves.
     station_labels : tuple of StationLabels
-        Lists of single stations, in place of `labels` there; from a `labels_file` with stations.
+        Lists for single stations, which replace `labels` there; read from a `labels_file` with stations.
     top_k : int
         How many of the best labels of a `classification` query become detections ("None" never does).
     max_new_tokens : int, optional
@@ -85,7 +85,7 @@ class Query(Section):
         return self
 
     def labels_at(self, station: str) -> tuple[str, ...]:
-        """The closed list that holds at a station."""
+        """The closed list that applies at a station."""
         own = (entry.labels for entry in self.station_labels if entry.station == station)
         return next(own, self.labels)
 
@@ -117,9 +117,9 @@ class RecordingSettings(Section):
     Attributes
     ----------
     min_sample_rate_hz : float
-        A header with a lower rate is not believed: its recording is `unsupported`.
+        A header with a lower rate is taken for damaged: its recording is `unsupported`.
     name_pattern : str, optional
-        What file names say of start and station, see `naturelm.config.name_pattern`.
+        How file names give start and station, see `naturelm.config.name_pattern`.
     """
 
     name_pattern: str | None = None
@@ -127,7 +127,7 @@ class RecordingSettings(Section):
 
     @field_validator("name_pattern")
     @classmethod
-    def _pattern_is_one(cls, name_pattern: str | None) -> str | None:
+    def _pattern_is_valid(cls, name_pattern: str | None) -> str | None:
         if name_pattern is not None:
             GivenPattern(name_pattern)
         return name_pattern
@@ -154,7 +154,7 @@ class GenerationSettings(Section):
 
 
 class JobSettings(Section):
-    """How the work is spread; nothing here changes an answer.
+    """How the work is distributed; nothing here changes an answer.
 
     Attributes
     ----------
@@ -166,9 +166,9 @@ class JobSettings(Section):
     gpus_per_worker : float, optional
         Part of a GPU that a model actor takes: 0.5 puts two on each. Default: GPUs divided by workers, at most one.
     batch_size : int, optional
-        Windows the model hears at once; found by the engine where not given.
+        Windows that the model processes at once; chosen by the engine where not given.
     segment_minutes : float
-        Length of the unit of work and of commit. An output directory keeps the one it was begun with:
+        Length of the unit of work and of commit. An output directory keeps the length it was started with:
         resampling that starts elsewhere moves scores in their last decimal.
     address : str, optional
         Ray cluster to join; a local one is started where not given.
@@ -240,7 +240,7 @@ DEFAULT_QUERIES = (
 
 
 class ArchiveConfig(Section):
-    """Everything `naturelm process` can be told; `configs/archive.yaml` documents the defaults."""
+    """All settings of `naturelm process`; `configs/archive.yaml` documents the defaults."""
 
     model: ModelSettings = ModelSettings()
     queries: tuple[Query, ...] = Field(default=DEFAULT_QUERIES, min_length=1)
@@ -294,7 +294,7 @@ class ArchiveConfig(Section):
 
 
 def closed_lists(config: ArchiveConfig) -> list[str]:
-    """One sentence for each closed list, so that a file that was misunderstood is seen."""
+    """One sentence for each closed list, so that a misread file is noticed."""
     lines = []
     for query in config.queries:
         lists = [query.labels, *(station.labels for station in query.station_labels)]

@@ -1,6 +1,6 @@
 """Closed label lists in the forms that people have them in.
 
-Understood are: one label per line; CSV with a header that names the label's column and, if wanted, a station's; eBird's
+Accepted forms: one label per line; CSV with a header that names the label's column and, if wanted, a station's; eBird's
 lists of common and scientific names; and BirdNET's `Scientific name_Common name` lines.
 """
 
@@ -21,8 +21,8 @@ _LABEL_COLUMNS = (
     *("vernacular_name", "species", "species_name", "name", "scientific_name", "sci_name", "sciname"),
 )
 _STATION_COLUMNS = ("station", "site", "location", "point")
-# BirdNET's classes: scientific name, underscore, common name; those that are no species are twice the same, like
-# `Engine_Engine`.
+# BirdNET's classes: scientific name, underscore, common name; the other classes repeat one
+# name, like `Engine_Engine`.
 _BIRDNET = re.compile(r"(?P<scientific>[^_]+)_(?P<common>[^_]+)")
 _BINOMIAL = re.compile(r"[A-Z][a-z]+(?: [a-z.-]+)+")
 _LONGEST_LABEL = 200
@@ -44,20 +44,20 @@ def read_label_list(path: Path) -> dict[str, tuple[str, ...]]:
     -------
     dict
         Labels by station, in the file's order, each once whatever its case; under "" those of stations that the file
-        does not name, which may be none.
+        does not name, possibly none.
 
     Raises
     ------
     NaturelmError
-        The file cannot be read or understood, or names no label.
+        The file cannot be read, its layout is unknown, or it contains no label.
     """
     text = read_text_file(path, "the labels", "labels_file")
-    # Blank and not removed, so that errors give the file's own line numbers.
+    # Blanked, not removed, so that errors give the file's own line numbers.
     text = "".join("\n" if line.startswith("#") else line for line in text.splitlines(keepends=True))
     sheet = read_sheet(text, _LABEL_COLUMNS)
     rows = _lines(path, text) if sheet is None else _table(path, sheet)
     if not rows:
-        raise NaturelmError(f"{path}: names no label; give one per line")
+        raise NaturelmError(f"{path}: contains no labels; give one per line")
     stations = dict.fromkeys(["", *(station for station, _ in rows)])
     return {name: _once(label for station, label in rows if station in ("", name)) for name in stations}
 
@@ -87,7 +87,7 @@ def _lines(path: Path, text: str) -> list[tuple[str, str]]:
         if len(label) != 1 or (delimiter is not None and not line.startswith('"')):
             raise NaturelmError(
                 f"{path}: line {number} is {line[:80]!r}, separated by {DELIMITERS[delimiter or ',']}, and no header "
-                "says which column holds the labels; add a first line such as label,station or Common Name,Scientific "
+                "names the column of the labels; add a first line such as label,station or Common Name,Scientific "
                 "Name, or give one label per line"
             )
         rows.append(("", _checked(path, number, label[0].strip())))

@@ -76,7 +76,7 @@ def _is_within(setting: str, section: str) -> bool:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key that is given twice: the last one would win without a word."""
+    """YAML's safe loader, which refuses duplicate keys: the last one would silently replace the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

@@ -1,7 +1,7 @@
-"""How the user says what is in file names: `{station}_%Y%m%d_%H%M%S`.
+"""Patterns that describe the user's file names: `{station}_%Y%m%d_%H%M%S`.
 
-A pattern describes the whole file name without its extension. In it, these stand for something, and every other
-character for itself:
+A pattern describes the whole file name without its extension. It consists of these directives; every other
+character matches itself:
 
 =============  ==============================================================
 `%Y`, `%y`     year of four digits, or of two (2000 to 2068, 1969 to 1999)
@@ -59,7 +59,7 @@ _EXAMPLE = "{station}_%Y%m%d_%H%M%S"
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a name says by a pattern; None where the pattern does not ask for it.
+    """What a pattern reads from a name; None where the pattern has no directive for it.
 
     Attributes
     ----------
@@ -80,12 +80,12 @@ class GivenPattern:
     Parameters
     ----------
     text : str
-        As this module says.
+        A pattern as described in this module.
 
     Raises
     ------
     NaturelmError
-        The text is no such pattern.
+        The text is not a valid pattern.
     """
 
     def __init__(self, text: str) -> None:
@@ -109,26 +109,24 @@ class GivenPattern:
             else:
                 expression += re.escape(token["literal"])
         if free > _MOST_FREE_PARTS:
-            raise _invalid(
-                text, f"{{station}} and * stand in it {free} times, and {_MOST_FREE_PARTS} are the most"
-            )
+            raise _invalid(text, f"{{station}} and * occur {free} times, more than {_MOST_FREE_PARTS}")
         self._check_complete()
         self._expression = re.compile(expression)
         self._parts = text.count("/") + 1
 
     def read(self, path: str) -> Named | None:
-        """What a file's path says, with forward slashes; None where it does not match, or says an impossible time."""
+        """Read a path with forward slashes; None where it does not match or its time does not exist."""
         parts = path.split("/")[-self._parts :]
         stem, dot, _ = parts[-1].rpartition(".")
         match = self._expression.fullmatch("/".join([*parts[:-1], stem if dot else parts[-1]]))
         if match is None:
             return None
-        said = match.groupdict()
+        fields = match.groupdict()
         try:
-            start_local, offset_minutes = _moment(said)
+            start_local, offset_minutes = _moment(fields)
         except (ValueError, OverflowError):
             return None
-        return Named(start_local, offset_minutes, (said.get("station") or "").strip() or None)
+        return Named(start_local, offset_minutes, (fields.get("station") or "").strip() or None)
 
     def _directive(self, letter: str) -> str:
         if letter == "%":
@@ -148,11 +146,11 @@ class GivenPattern:
         times = self._fields - {"station"}
         if "s" in times:
             if len(times) > 1:
-                raise _invalid(self.text, "%s says the whole time; leave the other directives out")
+                raise _invalid(self.text, "%s is the whole time; leave the other time directives out")
             return
         if not times:
             if "station" not in self._fields:
-                raise _invalid(self.text, "it asks for neither a time nor a station")
+                raise _invalid(self.text, "it has neither a time nor {station}")
             return
         for names, what in (
             (({"Y"}, {"y"}), "the year (%Y or %y)"),
@@ -169,52 +167,52 @@ def _invalid(text: str, why: str) -> NaturelmError:
     )
 
 
-def _moment(said: dict[str, str | None]) -> tuple[datetime | None, int | None]:
+def _moment(fields: dict[str, str | None]) -> tuple[datetime | None, int | None]:
     """Local time and offset.
 
     Raises
     ------
     ValueError, OverflowError
-        There is no such time.
+        The time does not exist.
     """
-    if said.get("s"):
-        return datetime.fromtimestamp(int(said["s"] or ""), UTC).replace(tzinfo=None), 0
-    year = _year(said)
+    if fields.get("s"):
+        return datetime.fromtimestamp(int(fields["s"] or ""), UTC).replace(tzinfo=None), 0
+    year = _year(fields)
     if year is None:
         return None, None
-    hour, minute, second = _hour(said), int(said.get("M") or 0), int(said.get("S") or 0)
+    hour, minute, second = _hour(fields), int(fields.get("M") or 0), int(fields.get("S") or 0)
     is_next_midnight = (hour, minute, second) == (24, 0, 0)
-    microsecond = int((said.get("f") or "0").ljust(6, "0")[:6])
-    if said.get("j"):
-        day = datetime(year, 1, 1) + timedelta(days=int(said["j"] or "") - 1)
+    microsecond = int((fields.get("f") or "0").ljust(6, "0")[:6])
+    if fields.get("j"):
+        day = datetime(year, 1, 1) + timedelta(days=int(fields["j"] or "") - 1)
         if day.year != year:
             raise ValueError("no such day of the year")
     else:
-        name = said.get("b")
-        month = _MONTHS.index(name.lower()) + 1 if name else int(said["m"] or "")
-        day = datetime(year, month, int(said["d"] or ""))
+        name = fields.get("b")
+        month = _MONTHS.index(name.lower()) + 1 if name else int(fields["m"] or "")
+        day = datetime(year, month, int(fields["d"] or ""))
     start = day.replace(
         hour=0 if is_next_midnight else hour, minute=minute, second=second, microsecond=microsecond
     )
-    return start + timedelta(days=is_next_midnight), _offset_minutes(said.get("z"))
+    return start + timedelta(days=is_next_midnight), _offset_minutes(fields.get("z"))
 
 
-def _year(said: dict[str, str | None]) -> int | None:
-    if said.get("Y"):
-        return int(said["Y"] or "")
-    if said.get("y"):
-        short = int(said["y"] or "")
+def _year(fields: dict[str, str | None]) -> int | None:
+    if fields.get("Y"):
+        return int(fields["Y"] or "")
+    if fields.get("y"):
+        short = int(fields["y"] or "")
         return short + (2000 if short < 69 else 1900)
     return None
 
 
-def _hour(said: dict[str, str | None]) -> int:
-    if said.get("H"):
-        return int(said["H"] or "")
-    hour = int(said["I"] or "")
+def _hour(fields: dict[str, str | None]) -> int:
+    if fields.get("H"):
+        return int(fields["H"] or "")
+    hour = int(fields["I"] or "")
     if not 1 <= hour <= 12:
         raise ValueError("no such hour")
-    return hour % 12 + (12 if (said["p"] or "").upper() == "PM" else 0)
+    return hour % 12 + (12 if (fields["p"] or "").upper() == "PM" else 0)
 
 
 def _offset_minutes(text: str | None) -> int | None:

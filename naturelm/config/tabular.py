@@ -83,8 +83,8 @@ def read_text_file(path: Path, what: str, remedy: str) -> str:
 def read_sheet(text: str, known: Collection[str]) -> Sheet | None:
     """Read a table whose first line is a header with one of the `known` column names.
 
-    The delimiter is the one that splits the first line into most known names; a line `sep=;` as Excel writes it is
-    heeded. Returns None where no delimiter gives a known name.
+    The delimiter is the one that splits the first line into most known names; a line `sep=;` as Excel writes it
+    decides. Returns None where no delimiter gives a known name.
     """
     lines = text.splitlines(keepends=True)
     first = next((number for number, line in enumerate(lines) if line.strip()), None)

@@ -1,4 +1,4 @@
-"""What the measurements are made with where there is nothing real: a model of full size, sound, lists of labels."""
+"""Stand-ins for benchmarks without real data: a model of full size, sound and lists of labels."""
 
 from __future__ import annotations
 
@@ -112,9 +112,7 @@ def made_up_labels(count: int) -> tuple[str, ...]:
     )  # fmt: skip
     names = [f"{c}-{p} {a}" for a in animals for c in colours for p in parts]
     if count > len(names):
-        raise NaturelmError(
-            f"{count} labels are more than the {len(names)} that can be made up; ask for fewer"
-        )
+        raise NaturelmError(f"{count} labels are more than the {len(names)} that can be made up; give fewer")
     return tuple(names[:count])
 
 

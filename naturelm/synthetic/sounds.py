@@ -1,6 +1,6 @@
 """Animal-like sounds made by code, and a small station night made of them.
 
-No recording is shipped with the package, so the demo, the tests and part of the pocket model's training hear these.
+No recording is shipped with the package, so the demo, the tests and part of the pocket model's training use these.
 Every generator has the form ``f(rng, sample_rate_hz, duration_s) -> float32 [samples]``, mono, peak 0.9, and depends on
 nothing but its arguments: the same generator state gives the same sound.
 """
@@ -264,7 +264,7 @@ BANDS_HZ: dict[str, tuple[float, float]] = {
     "Wind": (0, 800),
     "Engine": (20, 1600),
 }
-"""Where each sound's energy lies."""
+"""The band that contains each sound's energy."""
 
 
 def coloured_noise(rng: np.random.Generator, size: int, exponent: float) -> NDArray[np.float64]:

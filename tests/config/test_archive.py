@@ -121,7 +121,7 @@ def test_labels_file_with_stations_adds_to_the_labels_of_all_stations(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("birds.txt", "\n# nothing\n", "names no label"),
+        ("birds.txt", "\n# nothing\n", "contains no labels"),
         ("birds.csv", "station,label\nA,\n", "line 2 has no label"),
     ],
 )

@@ -81,12 +81,12 @@ def test_other_names_and_impossible_times_say_nothing(pattern: str, path: str) -
         ("%Y%m_%H%M", "it lacks the day (%m and %d, or %j)"),
         ("%Y%m%d", "it lacks the hour (%H, or %I and %p)"),
         ("%Y%m%d_%I%M", "it lacks the hour"),
-        ("%s%Y", "%s says the whole time"),
-        ("ZOOM*", "it asks for neither a time nor a station"),
-        ("*a*b*c*d*e%Y%m%d%H", "stand in it 5 times, and 4 are the most"),
+        ("%s%Y", "%s is the whole time"),
+        ("ZOOM*", "it has neither a time nor {station}"),
+        ("*a*b*c*d*e%Y%m%d%H", "occur 5 times, more than 4"),
     ],
 )
-def test_invalid_patterns_say_why_and_how_one_looks(pattern: str, why: str) -> None:
+def test_invalid_patterns_are_refused_with_the_reason_and_an_example(pattern: str, why: str) -> None:
     with pytest.raises(NaturelmError) as error:
         GivenPattern(pattern)
     assert why in str(error.value)
