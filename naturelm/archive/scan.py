@@ -138,7 +138,7 @@ def settle(
 ) -> tuple[Changes, Todo]:
     """Bring what is published and staged in line with the archive, write the manifest, find what is to be done."""
     output.recover()
-    output.discard(_outdated(scan, output, prune))
+    output.discard(_outdated(scan, output, prune) | (output.failed_staged() if retry_failed else set()))
     published = output.published.recordings()
     changes = compare(scan, published, output.directory)
     dropped = [*changes.stale, *(changes.vanished if prune else [])]

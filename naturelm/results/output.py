@@ -36,6 +36,7 @@ from naturelm.results.parquet import remove_all
 from naturelm.results.published import PUBLISH_ORDER, PublishedFiles
 from naturelm.results.schemas import RECORDINGS, table_columns
 from naturelm.results.staging import StagedFiles
+from naturelm.results.statuses import NOT_FAILED
 from naturelm.results.visible import (
     listed_segments,
     pending_segments,
@@ -135,6 +136,16 @@ class Output:
         tables = self.staged.read(RECORDINGS, one_of.values())
         found = (recording for table in tables for recording in published_recordings(table))
         return {recording.recording_id: recording for recording in found}
+
+    def failed_staged(self) -> set[str]:
+        """Ids of staged segments for which another attempt may change something."""
+        ids = sorted(self.staged.ids())
+        tables = self.staged.read(RECORDINGS, ids)
+        return {
+            segment_id
+            for segment_id, table in zip(ids, tables, strict=True)
+            if table["status"][0].as_py() not in NOT_FAILED
+        }
 
     # --- publishing
 

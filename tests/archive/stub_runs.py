@@ -67,11 +67,13 @@ def process(
     committer = Committer(
         output, config, "stub", [*todo.due, *todo.staged], {s.id for s in todo.staged}, Counts()
     )
-    for segment in due[:limit]:
-        committer.commit(_answer(segment, config, failing))
-    if limit is None:
-        committer.finish()
-    committer.close()
+    try:
+        for segment in due[:limit]:
+            committer.commit(_answer(segment, config, failing))
+        if limit is None:
+            committer.finish()
+    finally:
+        committer.close()
     return Ran(changes, due[:limit])
 
 
