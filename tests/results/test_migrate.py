@@ -108,7 +108,11 @@ def test_converted_files_are_ordinary_tables_below_plain_paths(old):
         files = {
             path.relative_to(old / table).as_posix() for path in (old / table).rglob("*") if path.is_file()
         }
-        assert files == {"007/2024-05-01.parquet", "C/2024-05-03.parquet", "H%C3%B6hle %C3%BC/undated.parquet"}
+        assert files == {
+            "007/2024-05-01.parquet",
+            "C/2024-05-03.parquet",
+            "H%C3%B6hle %C3%BC/undated.parquet",
+        }
         for path in (old / table).rglob("*.parquet"):
             assert pq.read_schema(path).equals(schema)
 

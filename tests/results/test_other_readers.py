@@ -71,9 +71,7 @@ READERS: dict[str, Callable[[Path], list[Triple]]] = {
     "pandas": _with_pandas,
     "DuckDB": _with_duckdb,
     "Polars": lambda folder: _triples(polars.read_parquet(folder).to_dict(as_series=False)),
-    "Polars, lazily": lambda folder: _triples(
-        polars.scan_parquet(folder).collect().to_dict(as_series=False)
-    ),
+    "Polars, lazily": lambda folder: _triples(polars.scan_parquet(folder).collect().to_dict(as_series=False)),
     "pyarrow": lambda folder: _triples(pq.read_table(folder).to_pydict()),
     "pyarrow.dataset": lambda folder: _triples(pyarrow.dataset.dataset(folder).to_table().to_pydict()),
 }
