@@ -2,9 +2,9 @@
 
     python -m tests.measure.layout OLD NEW
 
-OLD was written by version 0.1.0 (`<table>/station=<station>/date=<date>/part-0.parquet`), NEW by the current one from the
-same archive with the same settings. Prints, per table and column, the number of rows and of those that differ; exits
-with 1 where any does.
+OLD was written by version 0.1.0 (`<table>/station=<station>/date=<date>/part-0.parquet`), NEW by the current one from
+the same archive with the same settings. Prints, per table and column, the number of rows and of those that differ;
+exits with 1 where any does.
 """
 
 from __future__ import annotations

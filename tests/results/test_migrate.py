@@ -1,8 +1,8 @@
 """A directory that version 0.1.0 wrote is converted and continued, and nothing in it is processed twice.
 
-tests/data/schema-2.zip was written by the code of version 0.1.0 (commit 6de0772), with its `stub_runs.process`, from the
-archive that `_archive` makes: `--hours 03:00-04:00`, `--stations "Höhle ü"`, `--dates 2024-05-03` where decoding failed,
-and a run over everything that was interrupted after four segments.
+tests/data/schema-2.zip was written by the code of version 0.1.0 (commit 6de0772), with its `stub_runs.process`, from
+the archive that `archive` makes: `--hours 03:00-04:00`, `--stations "Höhle ü"`, `--dates 2024-05-03` where decoding
+failed, and a run over everything that was interrupted after four segments.
 """
 
 from __future__ import annotations
