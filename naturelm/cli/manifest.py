@@ -56,7 +56,7 @@ def manifest(
     Of a manifest as SOURCE every row is checked; with --out it is also written in the other format.
     """
     from naturelm.errors import NaturelmError
-    from naturelm.training.labelled import ask, read_folder, read_table
+    from naturelm.training.labelled import manifest_rows, read_folder, read_table
     from naturelm.training.manifest import FORMATS, read_manifest, relative_rows, write_manifest
 
     if source.suffix in FORMATS:
@@ -68,13 +68,13 @@ def manifest(
             raise NaturelmError("--out is missing; name the manifest to write")
         filters = dict(_filter(text) for text in where)
         labelled = read_folder(source) if source.is_dir() else read_table(source, audio, filters)
-        rows = ask(labelled, kinds or QUESTIONS, options, none_share, seed, out.parent)
+        rows = manifest_rows(labelled, kinds or QUESTIONS, options, none_share, seed, out.parent)
         tasks = Counter(row["task"] for row in rows)
     if out:
         write_manifest(out, rows)
     for task, count in sorted(tasks.items()):
         click.echo(f"{count:>8}  {task}")
-    click.echo(f"{out or source}: {tasks.total()} questions" + ("" if out else ", all rows are right"))
+    click.echo(f"{out or source}: {tasks.total()} questions" + ("" if out else ", all rows are valid"))
 
 
 def _filter(text: str) -> tuple[str, frozenset[str]]:

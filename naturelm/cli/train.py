@@ -67,11 +67,11 @@ def run(config: Path, workers: int | None, ray: bool | None, address: str | None
     try:
         run_training(settings, resume, progress)
     except KeyboardInterrupt:
-        progress.say("interrupted; the last checkpoint is kept: continue with --resume")
+        progress.report("interrupted; the last checkpoint is kept: continue with --resume")
         raise click.exceptions.Exit(INTERRUPTED) from None
     except (RunStopped, OSError) as stopped:
         why = f"{stopped.filename}: {stopped.strerror}" if isinstance(stopped, OSError) else str(stopped)
-        progress.say(f"stopped: {why}; the last checkpoint is kept: continue with --resume")
+        progress.report(f"stopped: {why}; the last checkpoint is kept: continue with --resume")
         raise click.exceptions.Exit(1) from None
     click.echo(
         f"run: {settings.run.storage}; export it with: naturelm export-checkpoint {settings.run.storage} --out MODEL"

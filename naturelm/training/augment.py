@@ -19,7 +19,7 @@ from naturelm.training import tasks
 Samples = npt.NDArray[np.float32]
 LoadNoise = Callable[[np.random.Generator], Samples]
 
-# Sound quieter than this has no level that noise could be measured by.
+# Sound quieter than this has no level to set a signal-to-noise ratio by.
 _SILENCE = 1e-8
 
 
@@ -41,17 +41,17 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """A sound and what is asked about it.
+class LabelledSound:
+    """A sound, its labels and the questions about it.
 
     Attributes
     ----------
     waveform : float32 [samples]
         At the model's sample rate.
     questions : tuple of Question
-        All of one treatment.
+        All of the same treatment.
     labels : tuple of str
-        All that are known to be in the sound, whatever is asked.
+        All labels known to be in the sound, whatever the questions.
     """
 
     waveform: Samples
@@ -72,8 +72,8 @@ def scale_time(waveform: Samples, factor: float) -> Samples:
 
 
 def mask_by_noise(
-    heard: Heard, rng: np.random.Generator, probability: float, load_noise: LoadNoise
-) -> tuple[Heard, bool]:
+    sound: LabelledSound, rng: np.random.Generator, probability: float, load_noise: LoadNoise
+) -> tuple[LabelledSound, bool]:
     """With `probability`, noise in place of the sound of detection questions; they are answered by None.
 
     Returns
@@ -82,37 +82,37 @@ def mask_by_noise(
         The example, and whether it is noise now.
     """
     if (
-        not all(tasks.is_detection(question.task) for question in heard.questions)
+        not all(tasks.is_detection(question.task) for question in sound.questions)
         or rng.random() >= probability
     ):
-        return heard, False
-    noise = fitted(load_noise(rng), len(heard.waveform), rng)
-    questions = tuple(replace(question, text="None") for question in heard.questions)
-    return Heard(noise, questions, ()), True
+        return sound, False
+    noise = fitted(load_noise(rng), len(sound.waveform), rng)
+    questions = tuple(replace(question, text="None") for question in sound.questions)
+    return LabelledSound(noise, questions, ()), True
 
 
 def noisy(
-    heard: Heard,
+    sound: LabelledSound,
     rng: np.random.Generator,
     probability: float,
     snr_db: tuple[float, float],
     load_noise: LoadNoise,
-) -> Heard:
+) -> LabelledSound:
     """With `probability`, noise added at a signal-to-noise ratio drawn evenly from `snr_db`.
 
     Not to questions about the whole recording; silence stays silent.
     """
-    allowed = all(tasks.treatment(question.task) != "as_it_is" for question in heard.questions)
+    allowed = all(tasks.treatment(question.task) != "none" for question in sound.questions)
     if not allowed or rng.random() >= probability:
-        return heard
+        return sound
     ratio_db = rng.uniform(*snr_db)
-    noise = fitted(load_noise(rng), len(heard.waveform), rng)
-    if np.square(heard.waveform).mean() < _SILENCE**2 or np.square(noise).mean() < _SILENCE**2:
-        return heard
+    noise = fitted(load_noise(rng), len(sound.waveform), rng)
+    if np.square(sound.waveform).mean() < _SILENCE**2 or np.square(noise).mean() < _SILENCE**2:
+        return sound
     mixed = add_noise(
-        torch.from_numpy(heard.waveform), torch.from_numpy(noise), torch.tensor(ratio_db, dtype=torch.float32)
+        torch.from_numpy(sound.waveform), torch.from_numpy(noise), torch.tensor(ratio_db, dtype=torch.float32)
     )
-    return replace(heard, waveform=mixed.numpy())
+    return replace(sound, waveform=mixed.numpy())
 
 
 def amplified(waveform: Samples, rng: np.random.Generator, gain_db: tuple[float, float]) -> Samples:

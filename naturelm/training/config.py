@@ -1,4 +1,4 @@
-"""One YAML file -> what `naturelm train` does; `configs/train/stage1.yaml` documents the settings."""
+"""The settings of `naturelm train`, from one YAML file; `configs/train/stage1.yaml` documents the settings."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ModelStart(Section):
     Attributes
     ----------
     checkpoint : str, optional
-        Weights to go on from: preset, directory or hub id in the published layout, or the directory of an
+        Weights to continue from: preset, directory or hub id in the published layout, or the directory of an
         earlier run, whose last checkpoint is taken.
     new : str or dict, optional
-        In place of `checkpoint`: the shape of a model with random weights. Preset or directory with
-        `config.json` (and `llm/`, for the shape of the LLM), or what `config.json` holds; `{}` is the released
+        Instead of `checkpoint`: the shape of a model with random weights. Preset or directory with
+        `config.json` (and `llm/`, for the shape of the LLM), or the contents of `config.json`; `{}` is the released
         model's.
     llm : str, optional
         Pretrained base LLM, directory or hub id. Needed where `new` names no LLM's shape.
@@ -37,7 +37,7 @@ class ModelStart(Section):
         How the patch filters of a `new` model without BEATs' weights begin.
     trainable : tuple of str
         Parts that train; of NatureLM-audio `beats`, `qformer` (with the norm before it), `projection`, `lora`, and
-        `llm`, the base itself. The others stay as they are, without dropout and layerdrop.
+        `llm`, the base itself. The others stay unchanged, without dropout and layerdrop.
     """
 
     checkpoint: str | None = None
@@ -56,12 +56,12 @@ class ModelStart(Section):
         if isinstance(self.new, dict) and self.llm is None:
             raise ValueError("a new model without a directory needs llm, the base language model")
         if len(set(self.trainable)) != len(self.trainable):
-            raise ValueError("a part stands twice in trainable")
+            raise ValueError("a part appears twice in trainable")
         return self
 
 
 class Optimisation(Section):
-    """AdamW over a cosine with a linear warm-up, as published, unless told otherwise.
+    """AdamW over a cosine with a linear warm-up, as published by default.
 
     Attributes
     ----------
@@ -70,9 +70,9 @@ class Optimisation(Section):
     peak_lr, end_lr, warmup_steps
         The learning rate rises linearly over `warmup_steps` and falls to `end_lr` at the last step.
     betas, weight_decay, clip_norm
-        Of AdamW; norms and biases do not decay. Gradients are scaled down to this norm.
+        Of AdamW; norms and biases do not decay. Larger gradients are scaled down to `clip_norm`.
     micro_batch : int, optional
-        Examples that a worker holds at once; gradients add up until its share of the batch is done. Default:
+        Examples that a worker processes at once; gradients are accumulated over its share of the batch. Default:
         all of its share.
     max_text_tokens : int
         Longest answer in tokens, end token included.
@@ -99,20 +99,20 @@ class Optimisation(Section):
 
 
 class Auxiliary(Section):
-    """Layers that learn which labels are present, straight from patches and audio tokens, and are thrown away.
+    """Layers that learn which labels are present, directly from patches and audio tokens; discarded after training.
 
-    A small model trained from nothing learns to hear many times faster with them than from words alone.
+    A small model with random weights learns to recognise sounds many times faster with them than from words alone.
 
     Attributes
     ----------
     labels : tuple of str
-        Labels to tell apart; an example holds those that its answers name, or none.
+        Labels to distinguish; an example has those that its answers name, or none.
     weight : float
-        Of this loss beside that of the words.
+        Of this loss relative to that of the words.
     steps : int
-        Steps with this loss; after them the words alone teach.
+        Steps with this loss; after them only the words are trained on.
     alone_steps : int
-        So many first steps do without the words.
+        The first steps, which train on this loss alone.
     """
 
     labels: tuple[str, ...] = Field(min_length=1)
@@ -127,19 +127,19 @@ class Auxiliary(Section):
                 f"alone_steps is {self.alone_steps}, above steps {self.steps}; give a smaller one"
             )
         if len(set(self.labels)) != len(self.labels):
-            raise ValueError("a label stands twice")
+            raise ValueError("a label appears twice")
         return self
 
 
 class Evaluation(Section):
-    """Examples held out, without augmentation; how often they are asked, and whether answers are generated.
+    """Held-out examples, without augmentation: how often they are evaluated, and whether answers are generated.
 
     Attributes
     ----------
     manifests : tuple of str
-        As in `data`; without any there is no evaluation.
+        As in `data`; without manifests there is no evaluation.
     every_steps, examples : int
-        How often, and how many examples from the front.
+        How often, and on how many examples, the first ones.
     generate : bool
         Also generate answers, for `exact` (share of answers that are the text) and `f1` (of labels, over the
         detection tasks).
@@ -155,30 +155,30 @@ class Evaluation(Section):
 
 
 class RunSettings(Section):
-    """Where a run is kept and how its work is spread; apart from the number of workers, nothing of the result.
+    """Where a run is stored and how its work is distributed; only the number of workers affects the result.
 
     Attributes
     ----------
     storage : str
-        Directory, or URL of an object store (`s3://bucket/run`), that all workers see.
+        Directory, or URL of an object store (`s3://bucket/run`), that all workers can reach.
     workers : int, optional
         Ray Train workers. Default: one per GPU, or one.
     ray : bool
-        Train on Ray; without it in this process alone.
+        Train on Ray; false trains in this process alone.
     address : str, optional
         Ray cluster to join; a local one is started where not given.
     shard : bool
-        FSDP2: each worker holds a part of the weights. For a model that one GPU does not hold.
+        FSDP2: each worker stores a part of the weights. For a model that does not fit one GPU.
     activation_checkpointing : bool
         Compute activations again in the backward pass: less memory, a third more time.
     loaders : int
         Processes that decode for this process with `ray: false`; on Ray, CPU tasks do it.
     checkpoint_every, keep : int
-        Steps between checkpoints, and how many of the last are kept beside the best.
+        Steps between checkpoints, and how many of the latest are kept in addition to the best.
     best_by : {"loss", "token_accuracy", "exact", "f1"}
         What makes an evaluated checkpoint the best.
     log_every : int
-        Steps that one line of the metrics tells the mean of.
+        Steps averaged into one row of the metrics.
     max_failures : int
         How often lost workers are replaced before the run ends.
     """
@@ -198,7 +198,7 @@ class RunSettings(Section):
 
 
 class TrainConfig(Section):
-    """Everything `naturelm train` can be told."""
+    """All settings of `naturelm train`."""
 
     model: ModelStart
     data: DataSettings
@@ -224,7 +224,7 @@ class TrainConfig(Section):
 
 
 def load(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
-    """Load a training configuration; `overrides` of the `run` section win over the file's, None values do not.
+    """Load a training configuration; `overrides` of the `run` section replace the file's, unless they are None.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""The training stream: which example stands at each place of each step, and its sound, decoded and augmented.
+"""The training stream: which example is at each place of each step, and its sound, decoded and augmented.
 
-Everything is a function of the seed and the place, so any number of workers, and a resumed run, hear the same.
+Everything is a function of the seed and the place, so any number of workers, and a resumed run, get the same examples.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from naturelm.recordings.discovery import is_audio_name
 from naturelm.recordings.sound_files import open_sound
 from naturelm.storage import StoreError, list_files, location
 from naturelm.training import augment, mixing, tasks
-from naturelm.training.augment import Heard, Question, Samples
+from naturelm.training.augment import LabelledSound, Question, Samples
 from naturelm.training.manifest import Example, read_manifest
 
 _LOG = logging.getLogger(__name__)
 
-# So many broken files one after the other are no accident.
+# So many broken files in a row are no accident.
 _TRIES = 8
 
 
 class DataSettings(Section):
-    """Manifests, the window, and augmentation. Probabilities are of each example, anew in each epoch.
+    """Manifests, the window, and augmentation. Probabilities are per example and drawn again in each epoch.
 
     Attributes
     ----------
     manifests : tuple of str
         Files of examples (see `naturelm.training.manifest`).
     window_s : float
-        What the model hears; a shorter recording is padded.
+        Length of the model's input; a shorter recording is padded.
     crop : {"random", "start"}
-        Which piece of a longer recording it hears.
+        Which piece of a longer recording is used.
     questions_per_example : int
-        How many questions are asked about one sound at once, where the manifests hold several about a recording;
-        its sound is then encoded once for all of them.
+        How many questions about one sound are answered at once, where the manifests contain several about a
+        recording; its sound is then encoded once for all of them.
     noise_folders : tuple of str
         Directories of noise: every sound file in and below them.
     noise_probability, noise_snr_db
@@ -58,7 +58,7 @@ class DataSettings(Section):
     time_scale_probability, time_scale
         How often a sound is played at another speed, and how many times faster or slower at most.
     gain_db : (float, float)
-        Range of the gain that every sound gets in the end.
+        Range of the gain applied last to every sound.
     """
 
     manifests: tuple[str, ...] = Field(min_length=1)
@@ -76,7 +76,7 @@ class DataSettings(Section):
     gain_db: tuple[float, float] = (0.0, 0.0)
 
     @model_validator(mode="after")
-    def _fits_together(self) -> DataSettings:
+    def _settings_are_consistent(self) -> DataSettings:
         if (self.noise_probability or self.noise_only_probability) and not self.noise_folders:
             raise ValueError("noise_probability and noise_only_probability need noise_folders; give some")
         for name, (low, high) in (("noise_snr_db", self.noise_snr_db), ("gain_db", self.gain_db)):
@@ -85,7 +85,7 @@ class DataSettings(Section):
         return self
 
     def without_augmentation(self) -> DataSettings:
-        """The same window and questions, of the sound as it is, from its start."""
+        """The same window and questions, of the unchanged sound, from its start."""
         off = {"crop": "start", "noise_folders": (), "noise_probability": 0.0, "noise_only_probability": 0.0}
         off |= {"mixup_probability": 0.0, "time_scale_probability": 0.0, "gain_db": (0.0, 0.0)}
         return self.model_copy(update=off)
@@ -101,7 +101,7 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An example as it is trained on.
+    """An example, ready for training.
 
     Attributes
     ----------
@@ -129,16 +129,16 @@ def read_examples(manifests: Iterable[str]) -> list[Example]:
     Raises
     ------
     NaturelmError
-        One cannot be used; all that is wrong with it is told.
+        One is invalid; the message lists all of its problems.
     """
     return [example for path in manifests for example in read_manifest(location(path))]
 
 
 class Stream:
-    """Examples in a shuffled order without end, one permutation of all of them in each epoch.
+    """Examples in an endless shuffled order, one permutation of all of them in each epoch.
 
-    Rows about one recording that may be augmented alike are one example, of which so many are asked at once as
-    `questions_per_example` says; where that is 1, every row is an example.
+    Rows about one recording that may be augmented alike are one example, of which `questions_per_example` are used at
+    once; where that is 1, every row is an example.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class Stream:
     Raises
     ------
     NaturelmError
-        A noise folder holds no sound.
+        A noise folder contains no sound.
     """
 
     def __init__(self, examples: Sequence[Example], settings: DataSettings, seed: int) -> None:
@@ -173,7 +173,7 @@ class Stream:
         return len(self._groups)
 
     def specs(self, step: int, batch: int) -> list[Spec]:
-        """What stands at each place of a step's batch; places count on from step to step, over epochs."""
+        """The example at each place of a step's batch; places are numbered through all steps and epochs."""
         places = (divmod(place, len(self)) for place in range(step * batch, (step + 1) * batch))
         numbers = [(epoch, int(self._permutation(epoch)[place])) for epoch, place in places]
         return [Spec(number, (self._seed, epoch, number)) for epoch, number in numbers]
@@ -181,8 +181,7 @@ class Stream:
     def load(self, spec: Spec) -> Loaded:
         """Decode and augment an example.
 
-        A recording that cannot be decoded is told in the log, and another example, drawn by the same seed, takes
-        its place.
+        A recording that cannot be decoded is logged, and another example, drawn by the same seed, replaces it.
 
         Raises
         ------
@@ -204,31 +203,31 @@ class Stream:
 
     def _load(self, number: int, rng: np.random.Generator) -> Loaded:
         settings = self._settings
-        rows = self._ask(number, rng)
-        heard = self._hear(rows, rng)
-        heard, is_noise = augment.mask_by_noise(heard, rng, settings.noise_only_probability, self._load_noise)
+        rows = self._draw_rows(number, rng)
+        sound = self._load_sound(rows, rng)
+        sound, is_noise = augment.mask_by_noise(sound, rng, settings.noise_only_probability, self._load_noise)
         if not is_noise:
-            heard = augment.noisy(
-                heard, rng, settings.noise_probability, settings.noise_snr_db, self._load_noise
+            sound = augment.noisy(
+                sound, rng, settings.noise_probability, settings.noise_snr_db, self._load_noise
             )
-            heard = mixing.mixed(
-                heard, rng, settings.mixup_probability, settings.mixup_partners, self._load_partner
+            sound = mixing.mixed(
+                sound, rng, settings.mixup_probability, settings.mixup_partners, self._load_partner
             )
-        waveform = augment.amplified(heard.waveform, rng, settings.gain_db)
+        waveform = augment.amplified(sound.waveform, rng, settings.gain_db)
         return Loaded(
             id=rows[0].id,
             task=rows[0].task,
             waveform=waveform.clip(-1.0, 1.0),
-            questions=tuple((question.prompt, question.text) for question in heard.questions),
-            labels=heard.labels,
+            questions=tuple((question.prompt, question.text) for question in sound.questions),
+            labels=sound.labels,
         )
 
-    def _ask(self, number: int, rng: np.random.Generator) -> list[Example]:
+    def _draw_rows(self, number: int, rng: np.random.Generator) -> list[Example]:
         group = self._groups[number]
-        asked = min(self._settings.questions_per_example, len(group))
-        return [self._rows[group[place]] for place in rng.permutation(len(group))[:asked]]
+        count = min(self._settings.questions_per_example, len(group))
+        return [self._rows[group[place]] for place in rng.permutation(len(group))[:count]]
 
-    def _hear(self, rows: Sequence[Example], rng: np.random.Generator) -> Heard:
+    def _load_sound(self, rows: Sequence[Example], rng: np.random.Generator) -> LabelledSound:
         settings, path = self._settings, rows[0].path
         factor = augment.time_factor(rng, settings.time_scale_probability, settings.time_scale)
         if not all(tasks.may_scale_time(row.task) for row in rows):
@@ -237,17 +236,17 @@ class Stream:
         waveform = augment.scale_time(piece(path, settings.window_s / factor, place), factor)
         waveform = np.pad(waveform[: self._samples], (0, max(0, self._samples - len(waveform))))
         questions = tuple(Question(row.prompt, row.text, row.task) for row in rows)
-        return Heard(waveform, questions, self._labels.get(path, ()))
+        return LabelledSound(waveform, questions, self._labels.get(path, ()))
 
     def _load_noise(self, rng: np.random.Generator) -> Samples:
         return piece(self._noises[rng.integers(len(self._noises))], self._settings.window_s, rng.random())
 
-    def _load_partner(self, rng: np.random.Generator, naming: tasks.Naming) -> Heard | None:
+    def _load_partner(self, rng: np.random.Generator, naming: tasks.Naming) -> LabelledSound | None:
         partners = self._partners[naming]
         if not partners:
             return None
         group = self._groups[partners[rng.integers(len(partners))]]
-        return self._hear(
+        return self._load_sound(
             [self._rows[row] for row in group if tasks.is_open_detection(self._rows[row].task)], rng
         )
 
@@ -273,12 +272,12 @@ def piece(path: str, duration_s: float, place: float) -> Samples:
 
 @lru_cache(maxsize=1 << 16)
 def claimed_s(path: str) -> float:
-    """How long a recording says it is."""
+    """Duration of a recording by its header, in seconds."""
     try:
         with open_sound(path) as sound:
             return sound.frames / sound.samplerate
     except StoreError:
-        raise  # which says nothing about the recording
+        raise  # the store failed, not the recording
     except (OSError, soundfile.LibsndfileError) as error:
         raise DecodeError("corrupt", f"{path}: cannot be opened ({error})") from None
 
@@ -289,7 +288,7 @@ def find_noises(folders: Iterable[str]) -> list[str]:
     Raises
     ------
     NaturelmError
-        One holds none, or does not exist.
+        One contains none, or does not exist.
     """
     noises: list[str] = []
     for folder in folders:
@@ -298,7 +297,7 @@ def find_noises(folders: Iterable[str]) -> list[str]:
         ]
         if not found:
             raise NaturelmError(
-                f"{folder}: holds no sound; give data.noise_folders directories of recordings"
+                f"{folder}: contains no sound; give data.noise_folders directories of recordings"
             )
         noises += [str(file.location) for file in found]
     return noises
@@ -314,7 +313,7 @@ def _group(rows: Sequence[Example]) -> list[list[int]]:
 
 
 def _labels_by_recording(rows: Sequence[Example]) -> dict[str, tuple[str, ...]]:
-    """What open-ended detection and naming say about each recording."""
+    """Labels of each recording, from the answers of open-ended detection and naming."""
     labels: dict[str, list[str]] = {}
     for row in rows:
         if tasks.is_open_detection(row.task) or tasks.is_naming(row.task):

@@ -1,4 +1,4 @@
-"""How a model does on examples held out: loss, words, whole answers, and labels found."""
+"""Measures of a model on held-out examples: loss, token accuracy, exact answers and F1 of labels."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from naturelm.training.tasks import is_detection
 def evaluate(
     trainer: Trainer, batches: Iterable[tuple[Sequence[Loaded], bool]], config: TrainConfig
 ) -> dict[str, float]:
-    """Measure on a worker's share of the examples held out; every worker gets the figures of all.
+    """Measure on a worker's share of the held-out examples; every worker gets the figures over all of them.
 
     Parameters
     ----------
     trainer
-        Whose model is measured; it stays as it is.
+        Whose model is measured; it is not changed.
     batches
         Examples, and whether they count (see `held_out_batches`).
     config
@@ -40,7 +40,7 @@ def evaluate(
     objective.eval()
     words = correct = tokens = 0.0
     exact = questions = 0
-    hits = named = there = 0
+    hits = predicted_count = expected_count = 0
     for examples, real in batches:
         batch = trainer.prepare(examples)
         with autocast(config, worker.device):
@@ -51,15 +51,17 @@ def evaluate(
         words += sums.words.item()
         correct += sums.correct.item()
         tokens += batch.tokens
-        asked = [(example.task, text) for example in examples for _, text in example.questions]
-        for (task, text), answer in zip(asked, answers, strict=False):
+        expected_texts = [(example.task, text) for example in examples for _, text in example.questions]
+        for (task, text), answer in zip(expected_texts, answers, strict=False):
             questions += 1
             exact += normal_form(answer) == normal_form(text)
             if is_detection(task):
-                wanted, said = _labels(text), _labels(answer)
-                hits, named, there = hits + len(wanted & said), named + len(said), there + len(wanted)
+                expected, predicted = _labels(text), _labels(answer)
+                hits += len(expected & predicted)
+                predicted_count += len(predicted)
+                expected_count += len(expected)
     words, correct, tokens = worker.sum(words, correct, tokens)
-    counts = worker.sum(exact, questions, hits, named, there)
+    counts = worker.sum(exact, questions, hits, predicted_count, expected_count)
     metrics = {"loss": words / tokens, "token_accuracy": correct / tokens}
     if counts[1]:
         metrics["exact"] = counts[0] / counts[1]

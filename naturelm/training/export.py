@@ -24,7 +24,7 @@ def export(
     checkpoint
         The run's storage, whose last checkpoint is taken, or a checkpoint within it.
     out
-        Directory to write, not yet there or empty.
+        Directory to write, new or empty.
     best
         The best checkpoint in place of the last.
     with_llm
@@ -35,7 +35,7 @@ def export(
     Raises
     ------
     NaturelmError
-        There is no such run or checkpoint, or `out` holds something.
+        There is no such run or checkpoint, or `out` is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise NaturelmError(f"{out}: is not empty; give a new directory")
@@ -49,7 +49,7 @@ def export(
 
 
 def _hub_llm(start: ModelStart, llama_path: str) -> str | None:
-    """The hub's name of the base LLM; None where it was trained or made anew, or has a directory's name only."""
+    """The hub's name of the base LLM; None where it was trained or newly made, or was given as a directory."""
     if "llm" in start.trainable or (start.new is not None and start.llm is None):
         return None
     if start.llm is None and start.checkpoint is not None:

@@ -8,7 +8,7 @@ from naturelm.errors import NaturelmError
 from naturelm.models.config import LanguageModelConfig
 from naturelm.training.config import TrainConfig
 from naturelm.training.data import Stream, read_examples
-from naturelm.training.loading import Shares, held_out_batches, load_here
+from naturelm.training.loading import Shares, held_out_batches, load_in_process
 from naturelm.training.loop import Hooks, train
 from naturelm.training.model import check_start
 from naturelm.training.progress import TrainProgress
@@ -22,7 +22,7 @@ def run_training(config: TrainConfig, resume: bool, progress: TrainProgress) -> 
     Raises
     ------
     NaturelmError
-        A manifest, checkpoint or setting cannot be used, the storage holds another run, or training stopped.
+        A manifest, checkpoint or setting cannot be used, the storage contains another run, or training stopped.
     """
     _check(config)
     stream, held_out = streams(config)
@@ -31,7 +31,7 @@ def run_training(config: TrainConfig, resume: bool, progress: TrainProgress) -> 
     done = store.begin(config, resume)
     todo = config.optimisation.steps - done
     if todo <= 0:
-        progress.say(f"nothing to do: all {done} steps are in {config.run.storage} already")
+        progress.report(f"nothing to do: all {done} steps are in {config.run.storage} already")
         return 0
     progress.start(config.optimisation.steps, done, len(stream), len(held_out) if held_out else 0)
     try:
@@ -47,24 +47,24 @@ def run_training(config: TrainConfig, resume: bool, progress: TrainProgress) -> 
 
 
 def _check(config: TrainConfig) -> None:
-    """Raise NaturelmError where settings cannot go together."""
+    """Raise NaturelmError where settings contradict each other."""
     workers = config.run.workers or 1
     if config.optimisation.batch % workers:
         raise NaturelmError(
             f"optimisation.batch is {config.optimisation.batch}, which {workers} workers cannot share evenly; give a "
-            "multiple of them"
+            f"multiple of {workers}"
         )
 
 
 def _check_window(config: TrainConfig, model: LanguageModelConfig) -> None:
     if config.data.window_s != model.window_s:
         raise NaturelmError(
-            f"data.window_s is {config.data.window_s:g}, but the model hears {model.window_s:g} s at once; give that"
+            f"data.window_s is {config.data.window_s:g}, but the model's window is {model.window_s:g} s; give that"
         )
 
 
 def streams(config: TrainConfig) -> tuple[Stream, Stream | None]:
-    """Examples to train on, and those held out, which are heard as they are; None without any.
+    """Examples to train on, and held-out ones, which are not augmented; None without any.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def streams(config: TrainConfig) -> tuple[Stream, Stream | None]:
     manifests = config.evaluation.manifests
     if not manifests:
         return stream, None
-    # One by one: an example that is asked several questions tells the task of the first only.
+    # One question each: an example with several has the task of the first only.
     settings = config.data.without_augmentation().model_copy(update={"questions_per_example": 1})
     return stream, Stream(read_examples(manifests), settings, config.seed)
 
@@ -88,7 +88,7 @@ def _train_here(
     train(
         config,
         Worker(device=device),
-        lambda first, last: load_here(shares, first, last, config.run.loaders),
+        lambda first, last: load_in_process(shares, first, last, config.run.loaders),
         (lambda: held_out_batches(held_out, config)) if held_out else None,
         Hooks(log=progress.row),
     )

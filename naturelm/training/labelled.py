@@ -45,7 +45,7 @@ class Labelled:
     path : Path
         The file.
     names : dict
-        Under `common` and `sci` the names of all that is heard, in order; none where nothing is.
+        Under `common` and `sci` the names of all species heard, in order; empty where none is.
     answers : dict
         Under `caption`, `lifestage` and `call-type` what is known.
     """
@@ -56,12 +56,12 @@ class Labelled:
 
 
 def read_folder(directory: Path) -> list[Labelled]:
-    """Recordings below directories that are called as what is heard in them; `None` holds those of nothing.
+    """Recordings below directories named after the species heard in them; `None` contains recordings without any.
 
     Raises
     ------
     NaturelmError
-        The directory does not exist, or no subdirectory holds a recording.
+        The directory does not exist, or no subdirectory contains a recording.
     """
     if not directory.is_dir():
         raise NaturelmError(f"{directory}: there is no such directory; give one with a folder for each label")
@@ -74,7 +74,7 @@ def read_folder(directory: Path) -> list[Labelled]:
     ]
     if not recordings:
         raise NaturelmError(
-            f"{directory}: no folder in it holds a recording; give one with a folder for each label"
+            f"{directory}: no folder in it contains a recording; give one with a folder for each label"
         )
     return recordings
 
@@ -84,23 +84,23 @@ def read_table(
 ) -> list[Labelled]:
     """Recordings of a CSV with a header.
 
-    Columns are `path` (or `file`, `filename`), `common_name` (or `label`, `category`, `species`) and, where there are,
+    Columns are `path` (or `file`, `filename`), `common_name` (or `label`, `category`, `species`) and, optionally,
     `scientific_name`, `life_stage`, `call_type` and `caption`; others are ignored. Several names of one recording are
-    separated by semicolons, or stand in several rows; `None` says that nothing is heard.
+    separated by semicolons, or are in several rows; `None` means that nothing is heard.
 
     Parameters
     ----------
     table
         The CSV, UTF-8.
     audio
-        Where its recordings lie; the table's own directory, or `audio` beside it, where not given.
+        Directory of its recordings. Default: `audio` beside the table, or the table's own directory.
     where
         For a column, the values of the rows to take.
 
     Raises
     ------
     NaturelmError
-        The table cannot be read, lacks a column, has no such rows, or rows are wrong: all problems are told at once.
+        The table cannot be read or lacks a column, no row matches, or rows are invalid: all problems are reported.
     """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
@@ -110,7 +110,7 @@ def read_table(
     except OSError as error:
         raise NaturelmError(f"{table}: cannot be read ({error.strerror or error}); check its path") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise NaturelmError(f"{table}: is no CSV in UTF-8 ({error}); save it as one") from None
+        raise NaturelmError(f"{table}: not a CSV in UTF-8 ({error}); save it as one") from None
     columns = _find_columns(table, header, where or {})
     if audio is None:
         audio = table.parent / "audio" if (table.parent / "audio").is_dir() else table.parent
@@ -140,11 +140,11 @@ def read_table(
                 known.answers.setdefault(kind, cells[kind])
     problems.stop()
     if not recordings:
-        raise NaturelmError(f"{table}: has no such rows; check --where")
+        raise NaturelmError(f"{table}: no row matches; check --where")
     return list(recordings.values())
 
 
-def ask(
+def manifest_rows(
     recordings: Sequence[Labelled],
     kinds: Collection[str] = QUESTIONS,
     options: int = 4,
@@ -161,13 +161,13 @@ def ask(
     kinds
         Some of `naturelm.training.tasks.QUESTIONS`.
     options
-        How many options a closed question offers; at least those that are true.
+        How many options a closed question offers; at least the correct ones.
     none_share
-        Share of closed questions that do not offer what is true and are answered by None.
+        Share of closed questions without the correct options, which are answered by None.
     seed
         Of the options and their order.
     root
-        Directory to which paths are relative; the current one where not given.
+        Directory to which paths are relative; the current one by default.
 
     Raises
     ------
@@ -175,25 +175,25 @@ def ask(
         No question of these kinds can be answered.
     """
     rng = np.random.default_rng(seed)
-    everyone = {
+    all_names = {
         naming: sorted({name for known in recordings for name in known.names.get(naming, ())})
         for naming in ("common", "sci")
     }
     rows: list[dict[str, str]] = []
     for known in recordings:
         path = Path(os.path.relpath(known.path, root)).as_posix()
-        for task, prompt, text in _questions(known, everyone, kinds, options, none_share, rng):
+        for task, prompt, text in _questions(known, all_names, kinds, options, none_share, rng):
             rows.append({"path": path, "prompt": prompt, "text": text, "task": task, "id": f"{path}:{task}"})
     if not rows:
         raise NaturelmError(
-            f"nothing can be asked of the kinds {', '.join(kinds)}; give other --ask, or more columns"
+            f"no question of the kinds {', '.join(kinds)} can be made; give other --ask, or more columns"
         )
     return rows
 
 
 def _questions(
     known: Labelled,
-    everyone: Mapping[str, Sequence[str]],
+    all_names: Mapping[str, Sequence[str]],
     kinds: Collection[str],
     options: int,
     none_share: float,
@@ -207,13 +207,13 @@ def _questions(
         if "naming" in kinds and len(names) == 1:
             yield f"{naming}-naming", NAMING.format(word), names[0]
         if "naming-options" in kinds and len(names) == 1:
-            offered = _offered(names, everyone[naming], options, none_share, rng)
+            offered = _offered(names, all_names[naming], options, none_share, rng)
             text = names[0] if names[0] in offered else "None"
             yield f"{naming}-naming-random", NAMING_OPTIONS.format(", ".join(offered)), text
         if "detection" in kinds:
             yield f"{naming}-multiple-detection", DETECTION.format(word), ", ".join(names) or "None"
-        if "detection-options" in kinds and everyone[naming]:
-            offered = _offered(names, everyone[naming], options, none_share, rng)
+        if "detection-options" in kinds and all_names[naming]:
+            offered = _offered(names, all_names[naming], options, none_share, rng)
             text = ", ".join(name for name in names if name in offered) or "None"
             yield f"{naming}-detection-random", DETECTION_OPTIONS.format(", ".join(offered)), text
     for kind, prompt in (("caption", CAPTION), ("lifestage", LIFE_STAGE), ("call-type", CALL_TYPE)):
@@ -222,10 +222,10 @@ def _questions(
 
 
 def _offered(
-    names: Sequence[str], everyone: Sequence[str], options: int, none_share: float, rng: np.random.Generator
+    names: Sequence[str], all_names: Sequence[str], options: int, none_share: float, rng: np.random.Generator
 ) -> list[str]:
-    others = [name for name in everyone if name not in names]
-    # Without another name to offer, what is true has to be.
+    others = [name for name in all_names if name not in names]
+    # Without another name to offer, the correct ones are offered.
     kept = [] if others and rng.random() < none_share else list(names)
     added = rng.permutation(others)[: max(1, options - len(kept))]
     return [str(name) for name in rng.permutation([*kept, *added])]
@@ -243,13 +243,13 @@ def _find_columns(table: Path, header: Iterable[str], where: Mapping[str, Collec
         for kind, aliases in _COLUMNS.items()
         if (alias := next((alias for alias in aliases if alias in by_form), None))
     }
-    there = ", ".join(by_form.values()) or "none"
+    present = ", ".join(by_form.values()) or "none"
     if "file" not in found or not {"common", "sci", "caption"} & found.keys():
         raise NaturelmError(
-            f"{table}: needs a column for the file (filename) and one for what is heard (label, scientific_name or "
-            f"caption); it has {there}"
+            f"{table}: needs a column for the file (filename) and one for the label (label, scientific_name or "
+            f"caption); it has {present}"
         )
     for column in where:
         if column not in by_form.values():
-            raise NaturelmError(f"{table}: has no column {column!r} for --where; it has {there}")
+            raise NaturelmError(f"{table}: has no column {column!r} for --where; it has {present}")
     return found

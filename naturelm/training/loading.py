@@ -1,4 +1,4 @@
-"""Batches of loaded examples in this process, prepared ahead by processes beside it."""
+"""Batches of loaded examples in this process, prepared ahead by other processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STEPS_AHEAD = 4
 
 
 class Shares(Dataset):
-    """A worker's share of each step's batch; what it holds depends on seed, step and place in the batch alone.
+    """A worker's share of each step's batch; its contents depend on seed, step and place in the batch alone.
 
     Parameters
     ----------
@@ -34,15 +34,15 @@ class Shares(Dataset):
         return [self._stream.load(spec) for spec in self._stream.specs(step, self._batch)[self._places]]
 
 
-def load_here(shares: Shares, first: int, last: int, processes: int) -> Iterator[list[Loaded]]:
-    """Shares of the steps from `first` up to `last`, in order; `processes` load ahead, 0 loads when asked."""
+def load_in_process(shares: Shares, first: int, last: int, processes: int) -> Iterator[list[Loaded]]:
+    """Shares of the steps from `first` up to `last`, in order, loaded ahead by `processes`, or on request with 0."""
     loader = DataLoader(
         shares,
         batch_size=None,
         sampler=range(first, last),
         num_workers=processes,
         prefetch_factor=_STEPS_AHEAD if processes else None,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         worker_init_fn=_one_thread,
     )
     yield from loader
@@ -51,9 +51,9 @@ def load_here(shares: Shares, first: int, last: int, processes: int) -> Iterator
 def held_out_batches(
     stream: Stream, config: TrainConfig, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[list[Loaded], bool]]:
-    """A worker's share of the examples held out, the same at every evaluation, in batches, and whether each counts.
+    """A worker's share of the held-out examples, the same at every evaluation, in batches, and whether each counts.
 
-    Every worker gets as many batches, since sharded weights are there only while all of them compute; one that has
+    Every worker gets as many batches, since sharded weights are gathered only while all of them compute; one that has
     no examples left gets the first again, which does not count.
     """
     specs = stream.specs(0, min(config.evaluation.examples, len(stream)))
@@ -63,7 +63,7 @@ def held_out_batches(
         yield [stream.load(spec) for spec in own or specs[:1]], bool(own)
 
 
-def _as_it_is(item: list[Loaded]) -> list[Loaded]:
+def _unchanged(item: list[Loaded]) -> list[Loaded]:
     return item
 
 

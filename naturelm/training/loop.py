@@ -19,22 +19,22 @@ from naturelm.training.store import RunState, RunStore, config_hash
 
 # From step and to step -> this worker's share of each of their batches.
 LoadSteps = Callable[[int, int], Iterator[Sequence[Loaded]]]
-# This worker's share of the examples held out, in batches, and whether each counts.
+# This worker's share of the held-out examples, in batches, and whether each counts.
 LoadHeldOut = Callable[[], Iterable[tuple[Sequence[Loaded], bool]]]
 
 
 @dataclass
 class Hooks:
-    """What the surroundings of a run put into it; without Ray, nothing.
+    """What the environment adds to a run, such as Ray.
 
     Attributes
     ----------
     shard : callable
         Shards the objective over the workers, in place.
     saved : callable
-        Told after each checkpoint and at the end.
+        Called after each checkpoint and at the end.
     log : callable
-        Told each row of the metrics.
+        Called with each row of the metrics.
     """
 
     shard: Callable[[Objective], None] | None = None
@@ -105,7 +105,7 @@ def train(
 
 
 def make_trainer(config: TrainConfig, worker: Worker, hooks: Hooks) -> Trainer:
-    """Model, auxiliary layers and optimizer on a worker, as a run begins."""
+    """Model, auxiliary layers and optimizer on a worker, as a run starts."""
     model = make_model(config.model, config.seed, worker.device)
     objective = Objective(model, config.auxiliary.labels if config.auxiliary else ())
     if config.run.activation_checkpointing:
@@ -133,7 +133,7 @@ def _is_better(measure: Measure, measured: dict[str, float], best: dict[str, flo
 
 
 def _row(step: int, window: Sequence[dict[str, float]], seconds: float, skipped: int) -> dict[str, Any]:
-    """Means over the steps since the last row; what none of them has is left out."""
+    """Means over the steps since the last row; figures that none of them has are left out."""
     row: dict[str, Any] = {"step": step}
     for name in ("loss", "words", "auxiliary", "token_accuracy", "learning_rate", "gradient_norm"):
         values = [entry[name] for entry in window if math.isfinite(entry[name])]

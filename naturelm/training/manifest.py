@@ -21,7 +21,7 @@ from naturelm.storage import Location, StoreError, StorePath, is_url, list_files
 from naturelm.text import one_line
 
 COLUMNS = ("path", "files", "text", "prompt", "task", "id")
-"""`path`, or `files` with one path; the answer; the question; the kind of question; a name of its own."""
+"""`path`, or `files` with one path; the answer; the question; the kind of question; a unique id."""
 
 FORMATS = (".jsonl", ".json", ".parquet")
 
@@ -40,7 +40,7 @@ class Example:
     prompt, text : str
         Question and answer.
     task : str
-        Kind of question; says which augmentations are allowed (see `naturelm.training.tasks`).
+        Kind of question; determines which augmentations are allowed (see `naturelm.training.tasks`).
     id : str
         Unique within its manifest.
     """
@@ -53,7 +53,7 @@ class Example:
 
 
 class Problems:
-    """What is wrong with a table, told all at once.
+    """The problems of a table, reported all at once.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Problems:
         self._shown: list[str] = []
 
     def add(self, row: int, sentence: str) -> None:
-        """Note a problem of a row, counted from 1."""
+        """Record a problem of a row, counted from 1."""
         self._count += 1
         if len(self._shown) < _SHOWN:
             self._shown.append(f"row {row}: {sentence}")
@@ -77,11 +77,11 @@ class Problems:
             return
         more = [f"and {self._count - _SHOWN} more"] if self._count > _SHOWN else []
         count = "1 problem" if self._count == 1 else f"{self._count} problems"
-        raise NaturelmError("\n  ".join([f"{self._where}: {count}; mend the rows:", *self._shown, *more]))
+        raise NaturelmError("\n  ".join([f"{self._where}: {count}; fix the rows:", *self._shown, *more]))
 
 
-class _There:
-    """Which recordings are there. In an object store a directory is listed at once, and not asked for each."""
+class _Existing:
+    """Which recordings exist. In an object store a directory is listed once, instead of one request for each."""
 
     def __init__(self) -> None:
         self._known: dict[str, bool] = {}
@@ -103,19 +103,19 @@ class _There:
 def read_manifest(path: Location) -> list[Example]:
     """Read a manifest and check every row of it.
 
-    A row without an `id` is called by its manifest and number.
+    A row without an `id` is named after its manifest and number.
 
     Raises
     ------
     NaturelmError
-        It cannot be read, has no rows, a store does not answer, or rows are wrong: a file is missing, a text,
-        prompt or task is empty, a column is unknown, an id stands twice. All problems are told at once, the first
-        20 of them in words.
+        It cannot be read, has no rows, a store does not answer, or rows are invalid: a file is missing, a text,
+        prompt or task is empty, a column is unknown, an id appears twice. All problems are counted, and the first
+        20 are described.
     """
     problems = Problems(path)
     examples: list[Example] = []
     ids: dict[str, int] = {}
-    there = _There()
+    existing = _Existing()
     for number, row in enumerate(_read_rows(path, problems), start=1):
         if row is None:
             continue
@@ -129,27 +129,27 @@ def read_manifest(path: Location) -> list[Example]:
         own_id = row.get("id")
         own_id = f"{path.name.removesuffix(path.suffix)}-{number}" if own_id is None else str(own_id)
         if first := ids.get(own_id):
-            problems.add(number, f"id {one_line(own_id)!r} stands in row {first} already")
+            problems.add(number, f"id {one_line(own_id)!r} is already used in row {first}")
         ids.setdefault(own_id, number)
         if recording is None:
             continue
         recording = _resolved(path, recording)
         try:
-            if recording not in there:
+            if recording not in existing:
                 problems.add(number, f"there is no file {one_line(recording, 400)}")
         except NaturelmError as error:
             problems.add(number, one_line(str(error), 400))
         except StoreError as error:
             raise NaturelmError(
-                f"{path}, row {number}: {one_line(recording, 400)} cannot be looked for ({error.strerror}); "
+                f"{path}, row {number}: {one_line(recording, 400)} cannot be found ({error.strerror}); "
                 "check the URL and your credentials"
             ) from None
-        # Few prompts, tasks and recordings stand in many rows.
+        # Few prompts, tasks and recordings are repeated in many rows.
         prompt, text, task = (sys.intern(str(texts[name])) for name in ("prompt", "text", "task"))
         examples.append(Example(sys.intern(recording), prompt, text, task, own_id))
     problems.stop()
     if not examples:
-        raise NaturelmError(f"{path}: holds no rows; give one for each question, with {_NEEDED}")
+        raise NaturelmError(f"{path}: contains no rows; give one for each question, with {_NEEDED}")
     return examples
 
 
@@ -159,7 +159,7 @@ def write_manifest(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     Raises
     ------
     NaturelmError
-        The ending is another one, or the file cannot be written.
+        The ending is unknown, or the file cannot be written.
     """
     _check_format(path)
     temporary = path.with_name(f"{path.name}.tmp")
@@ -182,7 +182,7 @@ def write_manifest(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def relative_rows(examples: Iterable[Example], root: Path) -> list[dict[str, str]]:
-    """Rows of a manifest that is to lie in `root`."""
+    """Rows of a manifest that will be stored in `root`."""
     return [
         {
             "path": example.path
@@ -198,7 +198,7 @@ def relative_rows(examples: Iterable[Example], root: Path) -> list[dict[str, str
 
 
 def _read_rows(path: Location, problems: Problems) -> Iterator[Mapping[str, Any] | None]:
-    """The rows of a table; None for one that is none, which is noted."""
+    """The rows of a table; None for an invalid one, which is recorded."""
     _check_format(path)
     try:
         if path.suffix == ".parquet":
@@ -223,11 +223,13 @@ def _json_rows(path: Location, text: str) -> Iterable[Any]:
     try:
         table = json.loads(text)
     except ValueError as error:
-        raise NaturelmError(f"{path}: not valid JSON ({error}); mend the file, or call it .jsonl") from None
+        raise NaturelmError(
+            f"{path}: not valid JSON ({error}); fix the file, or rename it to .jsonl"
+        ) from None
     rows = table.get("annotation") if isinstance(table, dict) else None
     if not isinstance(rows, list):
         raise NaturelmError(
-            f'{path}: holds no {{"annotation": [...]}}; a file of one row a line is called .jsonl'
+            f'{path}: contains no {{"annotation": [...]}}; a file with one row per line needs the ending .jsonl'
         )
     return rows
 
@@ -250,7 +252,7 @@ def _parquet_rows(path: Location) -> Iterator[Mapping[str, Any]]:
             for batch in table.iter_batches():
                 yield from batch.to_pylist()
     except pa.ArrowInvalid as error:
-        raise NaturelmError(f"{path}: not a Parquet file ({one_line(str(error))}); mend the file") from None
+        raise NaturelmError(f"{path}: not a Parquet file ({one_line(str(error))}); fix the file") from None
 
 
 def _resolved(manifest: Location, recording: str) -> str:
@@ -267,7 +269,7 @@ def _recording(row: Mapping[str, Any], number: int, problems: Problems) -> str |
     if files is not None and not (isinstance(files, list) and len(files) == 1):
         count = len(files) if isinstance(files, list) else 1
         problems.add(
-            number, f"files holds {count} paths; a question is about one recording, so give one in a list"
+            number, f"files contains {count} paths; a question is about one recording, so give one in a list"
         )
         return None
     if path is not None and files:

@@ -24,15 +24,15 @@ class MetricsLog:
     store
         The run's storage.
     since
-        Step of the checkpoint that the run goes on from: later rows of before are forgotten.
-    tell
-        Told each row.
+        Step of the checkpoint that the run resumes from: later rows of an earlier run are removed.
+    on_row
+        Called with each row.
     """
 
     def __init__(
-        self, store: RunStore, since: int, tell: Callable[[dict[str, Any]], None] | None = None
+        self, store: RunStore, since: int, on_row: Callable[[dict[str, Any]], None] | None = None
     ) -> None:
-        self._store, self._since, self._tell = store, since, tell
+        self._store, self._since, self._on_row = store, since, on_row
         self._rows: list[dict[str, Any]] = []
         self._written_at = 0.0
         store.forget_metrics(since)
@@ -44,26 +44,26 @@ class MetricsLog:
         self._board = SummaryWriter(str(directory), purge_step=since + 1 if since else None)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Take a row: `step` and numbers by name."""
+        """Add a row: `step` and numbers by name."""
         self._rows.append(row)
         for name, value in row.items():
             if name != "step":
                 held_out = name.startswith("held_out_")
                 board_name = f"held_out/{name.removeprefix('held_out_')}" if held_out else f"train/{name}"
                 self._board.add_scalar(board_name, value, row["step"])
-        if self._tell:
-            self._tell(row)
+        if self._on_row:
+            self._on_row(row)
         if time.monotonic() - self._written_at > _WRITE_EVERY_S:
             self.flush()
 
     def flush(self) -> None:
-        """Write what there is."""
+        """Write the rows collected so far."""
         if self._rows:
             self._store.write_metrics(self._since, self._rows)
         self._written_at = time.monotonic()
 
     def next_part(self, since: int) -> None:
-        """After a checkpoint at step `since`: later rows go into a file of their own."""
+        """After a checkpoint at step `since`: later rows go into a new file."""
         self._since, self._rows = since, []
         self._put_board()
 

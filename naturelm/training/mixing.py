@@ -1,4 +1,4 @@
-"""Mixup: the sound of several examples in one, the names heard in any of them in its answers."""
+"""Mixup: the sound of several examples in one, and the names of all of them in its answers."""
 
 from __future__ import annotations
 
@@ -10,61 +10,61 @@ import numpy as np
 
 from naturelm.labels import normal_form, parse_labels
 from naturelm.training import tasks
-from naturelm.training.augment import Heard, Question
+from naturelm.training.augment import LabelledSound, Question
 
-LoadPartner = Callable[[np.random.Generator, tasks.Naming], Heard | None]
+LoadPartner = Callable[[np.random.Generator, tasks.Naming], LabelledSound | None]
 
 LEAST_SHARE, LARGEST_SHARE = 0.1, 0.8
-"""Bounds of an example's own share of a mixed sound."""
+"""Bounds of the original example's share of a mixed sound."""
 
 # What follows the last question mark or colon: "Which of these, if any, are present in the audio recording? Owl, Frog"
 _OPTIONS = re.compile(r"(?P<question>.*[?:])\s*(?P<options>[^?:]*[^?:\s])\s*", re.DOTALL)
 
 
 def mixed(
-    heard: Heard,
+    sound: LabelledSound,
     rng: np.random.Generator,
     probability: float,
     partners: int,
     load_partner: LoadPartner,
-) -> Heard:
+) -> LabelledSound:
     """With `probability`, add the sound of one to `partners` others, and their labels.
 
     Only detection questions are mixed, only with examples of open-ended detection that name species the same way, and
-    only where a question's options can be told from its prompt.
+    only where a question's options can be read from its prompt.
 
     Parameters
     ----------
-    heard
+    sound
         The example; all its questions name species one way.
     rng
         Draws all that is random.
     probability, partners
         How often, and how many at most.
     load_partner
-        Gives another example of open-ended detection with the same naming, as long as `heard`; or None where there
+        Gives another example of open-ended detection with the same naming, as long as `sound`; or None where there
         is none.
     """
-    questions = heard.questions
+    questions = sound.questions
     if not all(map(_can_mix, questions)) or rng.random() >= probability:
-        return heard
+        return sound
     how_named = tasks.naming(questions[0].task)
     for _ in range(int(rng.integers(1, partners + 1))):
         partner = load_partner(rng, how_named)
         if partner is None:
-            return heard
+            return sound
         share = np.float32(np.clip(rng.beta(1, 1), LEAST_SHARE, LARGEST_SHARE))
         added = open_labels(partner.questions)
-        heard = Heard(
-            share * heard.waveform + (1 - share) * partner.waveform,
-            tuple(_with_labels(question, added, rng) for question in heard.questions),
-            tuple(united([*heard.labels, *added])),
+        sound = LabelledSound(
+            share * sound.waveform + (1 - share) * partner.waveform,
+            tuple(_with_labels(question, added, rng) for question in sound.questions),
+            tuple(united([*sound.labels, *added])),
         )
-    return heard
+    return sound
 
 
 def open_labels(questions: Sequence[Question]) -> list[str]:
-    """The labels that open-ended detection heard."""
+    """The labels in the answers of open-ended detection questions."""
     answers = [question.text for question in questions if tasks.is_open_detection(question.task)]
     return united([label.name for text in answers for label in parse_labels(text)])
 
@@ -96,7 +96,7 @@ def _with_labels(question: Question, added: Sequence[str], rng: np.random.Genera
         return replace(question, text=text)
     split = split_options(question.prompt)
     assert split is not None  # as _can_mix has seen
-    asked, options = split
+    wording, options = split
     offered = {normal_form(option) for option in options}
     options += [label for label in added if normal_form(label) not in offered]
-    return replace(question, prompt=f"{asked} {', '.join(rng.permutation(options))}", text=text)
+    return replace(question, prompt=f"{wording} {', '.join(rng.permutation(options))}", text=text)

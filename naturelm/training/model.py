@@ -27,14 +27,14 @@ _CHECKPOINT = re.compile(r"(.*?)/checkpoints/step-(\d{8})/?")
 
 
 def make_model(start: ModelStart, seed: int, device: torch.device) -> LanguageModel:
-    """The model that `start` describes, on a device, the parts that train set apart.
+    """The model that `start` describes, on a device, its trained parts taking gradients.
 
     What trains is float32; on a GPU the rest is bfloat16. Random weights depend on `seed` alone.
 
     Raises
     ------
     NaturelmError
-        A checkpoint, LLM or weight file is missing, damaged or of other shapes than it says.
+        A checkpoint, LLM or weight file is missing, damaged or of other shapes than its settings.
     """
     torch.manual_seed(seed)
     narrow = device.type == "cuda" and "llm" not in start.trainable
@@ -50,7 +50,7 @@ def make_model(start: ModelStart, seed: int, device: torch.device) -> LanguageMo
         if device.type == "cuda" and not parameter.requires_grad:
             parameter.data = parameter.data.to(torch.bfloat16)
     if device.type == "cpu":
-        # Its gradient is cheaper there.
+        # Eager attention has a cheaper gradient there.
         model.language_model.set_attn_implementation("eager")
     return model.to(device)
 
@@ -61,14 +61,14 @@ def load_run(checkpoint: str, best: bool = False) -> tuple[LanguageModel, TrainC
     Raises
     ------
     NaturelmError
-        There is no such run or checkpoint, or its weights do not fit.
+        The run or checkpoint does not exist, or its weights do not fit.
     """
     match = _CHECKPOINT.fullmatch(checkpoint)
     store = RunStore(match.group(1) if match else checkpoint)
     config = store.config()
     steps = store.steps()
     if not steps:
-        raise NaturelmError(f"{store.storage}: has no checkpoint yet; train on")
+        raise NaturelmError(f"{store.storage}: has no checkpoint yet; continue training")
     step = int(match.group(2)) if match else steps[-1]
     if best and not match:
         step = int(store.state(step).best.get("step", step))
@@ -84,7 +84,7 @@ def load_run(checkpoint: str, best: bool = False) -> tuple[LanguageModel, TrainC
 
 
 def check_start(start: ModelStart) -> LanguageModelConfig:
-    """The model's settings, and `make_model`'s errors as far as they show without loading weights."""
+    """The model's settings, and `make_model`'s errors as far as they are known without loading weights."""
     model_class, config = _described(start)
     parts = model_class.part_names()
     for part in start.trainable:
@@ -107,7 +107,7 @@ def check_start(start: ModelStart) -> LanguageModelConfig:
 
 def is_run(checkpoint: str) -> bool:
     """Whether this is the directory of a run, not of a model."""
-    # A model's name on the hub is a path that is not there.
+    # A model's name on the hub is a path that does not exist.
     return (location(checkpoint) / CONFIG_FILE).is_file()
 
 
@@ -119,7 +119,7 @@ def set_parts(model: LanguageModel, trainable: Collection[str]) -> None:
 
 
 def train_mode(model: LanguageModel, trainable: Collection[str]) -> None:
-    """Put the parts that train into training mode and the others out of it: no dropout, no layerdrop."""
+    """Put the parts that train into training mode and the others into evaluation mode: no dropout, no layerdrop."""
     model.eval()
     for part, modules in model.parts().items():
         for module in modules:
@@ -134,14 +134,14 @@ def checkpoint_activations(model: LanguageModel) -> None:
 
 
 def cosine_filters(count: int, size: int) -> Tensor:
-    """Two-dimensional cosines ``[count, 1, size, size]``, as image codecs describe patches.
+    """Two-dimensional cosines ``[count, 1, size, size]``, as image codecs use.
 
-    A small encoder that begins with them learns from its first steps on; with random filters it takes thousands.
+    A small encoder that starts with them learns from its first steps; with random filters it takes thousands.
 
     Raises
     ------
     NaturelmError
-        If `count` is no square of a number up to `size`.
+        `count` is not the square of a number up to `size`.
     """
     kept = math.isqrt(count)
     if kept * kept != count or kept > size:
@@ -152,7 +152,7 @@ def cosine_filters(count: int, size: int) -> Tensor:
     place, order = torch.arange(size) + 0.5, torch.arange(kept)
     basis = torch.cos(torch.pi * order[:, None] * place / size) * (2 / size) ** 0.5
     filters = torch.einsum("ui,vj->uvij", basis, basis).reshape(count, 1, size, size)
-    # The mean, several times larger than all else, would drown it in the norm that follows.
+    # The mean, several times larger than the rest, would dominate the norm that follows.
     filters[0] *= 0.05
     return filters
 
@@ -181,7 +181,7 @@ def _new_model(start: ModelStart, llm_dtype: torch.dtype) -> LanguageModel:
 
 
 def _described(start: ModelStart) -> tuple[type[LanguageModel], LanguageModelConfig]:
-    """The class and settings of the model that training begins with, its files all there."""
+    """The class and settings of the model that training starts with; its files exist."""
     if start.checkpoint is None:
         return _new_shape(start)[:2]
     if is_run(start.checkpoint):
@@ -209,6 +209,6 @@ def _read_shape(values: Mapping[str, Any], where: str) -> tuple[type[LanguageMod
     model_class = family.load()
     if not issubclass(model_class, LanguageModel):
         raise NaturelmError(
-            f"{where}: is of the family {family.name}, a classifier, which cannot be trained here"
+            f"{where}: is of the family {family.name}, a classifier, which cannot be trained; give a language model"
         )
     return model_class, model_class.config_from(values, where)

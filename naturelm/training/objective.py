@@ -84,12 +84,12 @@ class Sums(NamedTuple):
 class Objective(nn.Module):
     """The model and, where there are labels, two layers that name what is present from patches and audio tokens.
 
-    ``forward(batch, words, auxiliary)`` returns `Sums`; what is not asked for is 0.
+    ``forward(batch, words, auxiliary)`` returns `Sums`; what is not requested is 0.
 
     Attributes
     ----------
     in_step : bool
-        All workers call the LLM equally often, whatever their examples: needed where its weights are sharded.
+        All workers call the LLM equally often, whatever their examples; necessary where its weights are sharded.
     """
 
     in_step = False
@@ -124,7 +124,7 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def generate(self, waveforms_BS: Tensor, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
-        """Greedy answers, for evaluation; inside, so that sharded weights are there when it is called."""
+        """Greedy answers, for evaluation; a method, so that sharded weights are gathered when it is called."""
         answers = self.model.generate(
             waveforms_BS, prompts, max_new_tokens, num_beams=1, together=self.in_step
         )
@@ -136,15 +136,15 @@ def answer_losses(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each question's answer, summed over its tokens ``[R]``, and how many tokens were right.
 
-    Sound stands where the prompt has its place, so it is encoded once for all questions about it. With `split`,
-    questions of like length go through the LLM together: little is spent on padding.
+    The sound is encoded once for all questions about it. With `split`, questions of similar length go through the LLM
+    together, which saves padding.
     """
     lengths = [
         len(prompt.head) + len(prompt.tail) + len(answer)
         for prompt, answer in zip(batch.prompts, batch.answers, strict=True)
     ]
     groups = (
-        _alike([audio_BAD.shape[1] + length for length in lengths]) if split else [[*range(len(lengths))]]
+        _by_length([audio_BAD.shape[1] + length for length in lengths]) if split else [[*range(len(lengths))]]
     )
     losses: list[Tensor] = []
     correct = torch.zeros((), device=audio_BAD.device)
@@ -185,13 +185,13 @@ class Preparer:
         for row, example in zip(waveforms_BS, examples, strict=True):
             sound = example.waveform[: self._samples]
             row[: len(sound)] = sound
-        asked = [(i, *question) for i, example in enumerate(examples) for question in example.questions]
+        questions = [(i, *question) for i, example in enumerate(examples) for question in example.questions]
         return Batch(
             ids=tuple(example.id for example in examples),
             waveforms_BS=torch.from_numpy(waveforms_BS).to(self._device),
-            prompts=tuple(self._prompt_tokens(prompt) for _, prompt, _ in asked),
-            answers=tuple(self._answer_tokens(text) for _, _, text in asked),
-            owners=tuple(owner for owner, _, _ in asked),
+            prompts=tuple(self._prompt_tokens(prompt) for _, prompt, _ in questions),
+            answers=tuple(self._answer_tokens(text) for _, _, text in questions),
+            owners=tuple(owner for owner, _, _ in questions),
             present_BL=self._present(examples).to(self._device) if self._labels else None,
         )
 
@@ -204,8 +204,8 @@ class Preparer:
         return present_BL / present_BL.sum(dim=1, keepdim=True)
 
 
-def _alike(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows in one group, or in two of like length where that saves a sixth of the positions or more."""
+def _by_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows in one group, or in two of similar length where that saves a sixth of the positions or more."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     longest = lengths[order[-1]]
     costs = {

@@ -1,4 +1,4 @@
-"""What a training run shows: a display on a terminal, plain lines elsewhere."""
+"""Progress of a training run: a display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _SHOWN = {
 
 
 class TrainProgress:
-    """Tells the step, loss, rate and time left, and each evaluation.
+    """Shows the step, loss, rate and time left, and each evaluation.
 
     Parameters
     ----------
     console : Console, optional
-        Where to tell it; standard error by default.
+        Where to print; standard error by default.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -41,20 +41,20 @@ class TrainProgress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[figures]}"),
             console=self._console,
             expand=True,
         )
         self._steps, self._skipped = 0, 0
-        self._told = -math.inf
+        self._printed_at_s = -math.inf
 
     def start(self, steps: int, done: int, examples: int, held_out: int) -> None:
-        """Announce the work: steps in all and done before, examples to train on and held out."""
+        """Report the work: steps in all and done before, examples to train on and held out."""
         self._steps = steps
         before = f", {done} of them done before" if done else ""
-        self.say(f"{steps} steps{before}; {examples} examples, {held_out} held out")
+        self.report(f"{steps} steps{before}; {examples} examples, {held_out} held out")
         if self._console.is_terminal:
-            self._task = self._bar.add_task("", total=steps, completed=done, said="starting")
+            self._task = self._bar.add_task("", total=steps, completed=done, figures="starting")
             self._live = Live(self._bar, console=self._console, refresh_per_second=2)
             self._live.start()
 
@@ -62,26 +62,26 @@ class TrainProgress:
         """Show one row of the metrics."""
         skipped = row.get("skipped", self._skipped)
         if skipped > self._skipped:
-            self.say(f"step {row['step']}: {skipped} steps skipped so far, their loss was not finite")
+            self.report(f"step {row['step']}: {skipped} steps skipped so far, their loss was not finite")
             self._skipped = skipped
         held_out = {k.removeprefix("held_out_"): v for k, v in row.items() if k.startswith("held_out_")}
         if held_out:
             figures = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in held_out.items())
-            self.say(f"step {row['step']}, held out: {figures}")
+            self.report(f"step {row['step']}, held out: {figures}")
             return
-        said = ", ".join(text.format(row[name]) for name, text in _SHOWN.items() if name in row)
+        text = ", ".join(form.format(row[name]) for name, form in _SHOWN.items() if name in row)
         if self._live is not None:
-            self._bar.update(self._task, completed=row["step"], said=said)
-        elif time.monotonic() - self._told >= _LINE_EVERY_S or row["step"] == self._steps:
-            self._told = time.monotonic()
-            self.say(f"step {row['step']} of {self._steps}, {said}")
+            self._bar.update(self._task, completed=row["step"], figures=text)
+        elif time.monotonic() - self._printed_at_s >= _LINE_EVERY_S or row["step"] == self._steps:
+            self._printed_at_s = time.monotonic()
+            self.report(f"step {row['step']} of {self._steps}, {text}")
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Print one line, above the display where there is one."""
         self._console.print(escape(printable(line)), highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
-        """Take the display down."""
+        """Remove the display."""
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -1,7 +1,7 @@
 """Training on Ray Train: one process per GPU, replaced when it dies. The only module of training with Ray.
 
-What a run needs to go on is in its own storage, so Ray Train keeps no checkpoints: a group of workers that starts
-again, in the same run or a resumed one, begins at the last complete checkpoint like any other.
+What a run needs to resume is in its own storage, so Ray Train keeps no checkpoints: a group of workers that is
+restarted, in the same run or a resumed one, begins at the last complete checkpoint like any other.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def train_on_ray(
     if started:
         start_ray(config.run.address)
     store = RunStore(config.run.storage)
-    following = _Following(store, progress)
+    follower = _MetricsFollower(store, progress)
     try:
         workers = _workers(config)
         device = "gpu" if ray.cluster_resources().get("GPU", 0) else "cpu"
@@ -66,7 +66,7 @@ def train_on_ray(
             _train_on_worker,
             train_loop_config={
                 "config": config,
-                # In lists, so that Ray hands on the references and not what they stand for.
+                # In lists, so that Ray passes the references and not the objects.
                 "streams": [ray.put(stream), ray.put(held_out)],
                 "load_cpus": _LOAD_CPUS[device],
             },
@@ -76,27 +76,27 @@ def train_on_ray(
                 resources_per_worker={"CPU": _WORKER_CPUS[device]} | ({"GPU": 1} if device == "gpu" else {}),
             ),
             run_config=RunConfig(
-                # A name of its own, so that Ray Train takes up nothing that an earlier run left.
+                # A new name, so that Ray Train resumes nothing that an earlier run left.
                 name=uuid.uuid4().hex,
                 **_ray_storage(store),
                 failure_config=FailureConfig(max_failures=config.run.max_failures),
             ),
         )
-        following.start()
+        follower.start()
         result = trainer.fit()
         stopped = (result.metrics or {}).get("stopped")
         if stopped:
             raise NaturelmError(stopped)
     except ray.train.TrainingFailedError as error:
-        raise _in_a_sentence(error) from error
+        raise _one_sentence(error) from error
     finally:
-        following.stop()
+        follower.stop()
         if started:
             ray.shutdown()
 
 
 def _workers(config: TrainConfig) -> int:
-    """How many workers, refused where they share the batch unevenly or the cluster can never hold them."""
+    """How many workers, refused where they cannot share the batch evenly or the cluster is too small."""
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     workers = config.run.workers or gpus or 1
@@ -108,13 +108,13 @@ def _workers(config: TrainConfig) -> int:
     most = gpus or int(resources.get("CPU", 1) / _WORKER_CPUS["cpu"])
     if workers > most:
         raise NaturelmError(
-            f"{workers} workers are more than the {most} this cluster holds; give fewer --workers"
+            f"{workers} workers are more than the {most} that this cluster can run; give fewer --workers"
         )
     return workers
 
 
 def _train_on_worker(settings: dict[str, Any]) -> None:
-    # Imported here: the tasks that load import this module, too, and need no model.
+    # Imported here: the loading tasks import this module too, and need no model.
     from naturelm.training.loop import Hooks, train
     from naturelm.training.sharding import shard
     from naturelm.training.step import TrainingStopped, Worker
@@ -137,7 +137,7 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
     )
     hooks = Hooks(
         shard=shard if config.run.shard else None,
-        # Ray Train learns of each checkpoint, and that the workers live.
+        # Informs Ray Train of each checkpoint, and that the workers are alive.
         saved=lambda step: ray.train.report({"step": step}),
     )
     try:
@@ -149,7 +149,7 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
             hooks,
         )
     except TrainingStopped as error:
-        # Raised, the workers would be started again, only to stop at the same batch.
+        # If it were raised, the workers would be restarted, only to stop at the same batch.
         ray.train.report({"stopped": str(error)})
 
 
@@ -202,32 +202,32 @@ def _quiet_data(world: int) -> None:
 
 
 def _ray_storage(store: RunStore) -> dict[str, Any]:
-    """Where Ray Train notes what it needs while a run lives: within the run's storage."""
+    """Where Ray Train stores its state during a run: within the run's storage."""
     place = store.root / "ray"
     if isinstance(place, StorePath):
         return {"storage_path": place.key, "storage_filesystem": place.filesystem}
     return {"storage_path": str(place.absolute())}
 
 
-def _in_a_sentence(error: ray.train.TrainingFailedError) -> NaturelmError:
+def _one_sentence(error: ray.train.TrainingFailedError) -> NaturelmError:
     for failure in getattr(error, "worker_failures", {}).values():
         if isinstance(failure, NaturelmError):
             return failure
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return NaturelmError(
-        f"training stopped ({lines[-1].strip() if lines else type(error).__name__}); what was done up to the last "
-        "checkpoint is kept: go on with --resume"
+        f"training stopped ({lines[-1].strip() if lines else type(error).__name__}); the last checkpoint is "
+        "kept: continue with --resume"
     )
 
 
-class _Following:
-    """Tells progress what the workers write to the run's metrics, wherever they run."""
+class _MetricsFollower:
+    """Shows the rows that the workers write to the run's metrics, wherever they run."""
 
     def __init__(self, store: RunStore, progress: TrainProgress) -> None:
         self._store, self._progress = store, progress
         self._last = store.latest() or 0
-        # What was told of the last step: training and evaluation write a row each.
-        self._told: set[tuple[str, ...]] = set()
+        # Rows already shown of the last step: training and evaluation write one each.
+        self._shown: set[tuple[str, ...]] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -251,7 +251,7 @@ class _Following:
             return  # replaced just now; the next look finds it
         for row in rows:
             if row["step"] > self._last:
-                self._last, self._told = row["step"], set()
-            if row["step"] == self._last and tuple(row) not in self._told:
-                self._told.add(tuple(row))
+                self._last, self._shown = row["step"], set()
+            if row["step"] == self._last and tuple(row) not in self._shown:
+                self._shown.add(tuple(row))
                 self._progress.row(row)

@@ -1,4 +1,4 @@
-"""A plot of how a training run went: loss, learning rate, evaluations."""
+"""A plot of a training run: loss, learning rate and evaluations."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _HELD_OUT = "held_out_"
-# From so many rows on, single steps hide the course: a running mean is drawn over them.
+# From so many rows on, single steps hide the trend: a running mean is drawn over them.
 _MANY_ROWS = 100
 
 
 def plot_run(storage: str, output: Path) -> None:
-    """Plot a run's metrics into an image; its suffix says the format.
+    """Plot a run's metrics into an image; its suffix determines the format.
 
     Raises
     ------
     NaturelmError
-        There is no run, it has no metrics yet, or the image cannot be written.
+        The run does not exist, it has no metrics yet, or the image cannot be written.
     """
     import matplotlib
 
@@ -37,7 +37,7 @@ def plot_run(storage: str, output: Path) -> None:
         raise NaturelmError(f"{storage}: has no metrics yet; train first")
     if output.suffix.lstrip(".").lower() not in pyplot.gcf().canvas.get_supported_filetypes():
         raise NaturelmError(
-            f"{output}: is no image that can be written; give a name that ends in .png, .svg or .pdf"
+            f"{output}: unknown image format; give --out a name that ends in .png, .svg or .pdf"
         )
     held_out = sorted(
         {name for row in rows for name in row if name.startswith(_HELD_OUT)} - {"held_out_loss"}
@@ -61,7 +61,7 @@ def plot_run(storage: str, output: Path) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(output, dpi=120)
     except OSError as error:
-        raise NaturelmError(f"{output}: cannot be written ({error.strerror}); give another name") from None
+        raise NaturelmError(f"{output}: cannot be written ({error.strerror}); check --out") from None
     finally:
         pyplot.close(figure)
 

@@ -1,4 +1,4 @@
-"""FSDP2: each worker holds a part of every weight, for models that one GPU does not hold."""
+"""FSDP2: each worker stores a part of every weight, for models that do not fit one GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from naturelm.training.objective import Objective
 
 
 def shard(objective: Objective) -> None:
-    """Spread the weights over all workers, in place; the LLM's layers are gathered one after the other."""
+    """Distribute the weights over all workers, in place; the LLM's layers are gathered one after the other."""
     objective.in_step = True
     for layer in objective.model.layers()["llm"]:
         fully_shard(layer)

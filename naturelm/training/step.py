@@ -1,4 +1,4 @@
-"""One training step: the same arithmetic on one worker or many, at once or in parts, first time or resumed."""
+"""One training step: the same arithmetic on one worker or many, at once or in parts, uninterrupted or resumed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAMED = 8
 
 
 class TrainingStopped(NaturelmError):
-    """Training cannot go on, and every worker knows it: starting them again would change nothing."""
+    """Training cannot continue, and every worker has found so: restarting them would change nothing."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class StepResult:
     tokens : int
         Answer tokens.
     skipped : bool
-        The loss or its gradient was not finite, so the weights stayed.
+        The loss or its gradient was not finite, so the weights were not changed.
     """
 
     loss: float
@@ -92,14 +92,14 @@ class Trainer:
     config
         The run's settings.
     objective
-        On the worker's device; sharded already, where it is to be.
+        On the worker's device; already sharded, if at all.
     worker
         This process.
 
     Attributes
     ----------
     skipped, skipped_in_a_row : int
-        Steps whose loss was not finite, and how many of them were the last ones.
+        Steps whose loss was not finite, and how many of them were the most recent.
     prepare : callable
         Makes a batch of examples, on the worker's device.
     trained : dict
@@ -200,7 +200,7 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, weights: dict[str, Tensor], moments: dict[str, Tensor], where: str) -> None:
-        """Take over what `weights` and `moments` gave.
+        """Restore what `weights` and `moments` returned.
 
         Raises
         ------
@@ -236,17 +236,17 @@ class Trainer:
         self.skipped_in_a_row += 1
         self.optimizer.zero_grad(set_to_none=True)
         if self.skipped_in_a_row >= _FAILURES_TO_STOP:
-            everyone = self.worker.gather(names)
-            more = f" and {len(everyone) - _NAMED} more" if len(everyone) > _NAMED else ""
+            all_names = self.worker.gather(names)
+            more = f" and {len(all_names) - _NAMED} more" if len(all_names) > _NAMED else ""
             raise TrainingStopped(
                 f"step {number + 1}: the loss was not finite {self.skipped_in_a_row} times in a row; the last batch "
-                f"held {', '.join(printable(name) for name in everyone[:_NAMED])}{more}: look at these examples, or "
-                "lower optimisation.peak_lr"
+                f"contained {', '.join(printable(name) for name in all_names[:_NAMED])}{more}: check these examples, "
+                "or lower optimisation.peak_lr"
             )
 
 
 def learning_rate(number: int, settings: Optimisation) -> float:
-    """The rate of a step, from 0: up a line for the warm-up, then down half a cosine to `end_lr` at the last step."""
+    """The rate of a step, from 0: a linear warm-up, then half a cosine down to `end_lr` at the last step."""
     if number < settings.warmup_steps:
         return settings.peak_lr * (number + 1) / settings.warmup_steps
     falling = max(1, settings.steps - 1 - settings.warmup_steps)

@@ -1,4 +1,4 @@
-"""Where a run is kept: settings, checkpoints and metrics, in a directory or an object store.
+"""A run's storage: settings, checkpoints and metrics, in a directory or an object store.
 
 A file appears whole or not at all; of a checkpoint's files `state.json` comes last, and its presence makes it one.
 """
@@ -77,12 +77,12 @@ class RunStore:
     # -- the run ---------------------------------------------------------------------------------------------
 
     def begin(self, config: TrainConfig, resume: bool) -> int:
-        """Claim the directory for a run, or go on with the one it holds; returns the steps done so far.
+        """Claim the directory for a run, or resume the one it contains; returns the steps done so far.
 
         Raises
         ------
         NaturelmError
-            It holds a run and `resume` is not set, or a run with other settings; or it cannot be used.
+            It contains a run and `resume` is not set, or a run with other settings; or it cannot be used.
         """
         try:
             done = self._claim(config, resume)
@@ -93,18 +93,18 @@ class RunStore:
         return done
 
     def _claim(self, config: TrainConfig, resume: bool) -> int:
-        stored = self.config() if self._holds_run() else None
+        stored = self.config() if self._contains_run() else None
         done = self.latest() or 0
         if stored is not None:
             if not resume:
                 raise NaturelmError(
-                    f"{self.storage}: holds a run already, {done} steps of it in checkpoints; give --resume to go "
-                    "on with it, or another run.storage"
+                    f"{self.storage}: already contains a run, {done} steps of it in checkpoints; give --resume to "
+                    "continue it, or another run.storage"
                 )
             differing = list(_differences(stored.result(), config.result()))
             if differing:
                 raise NaturelmError(
-                    f"{self.storage}: was begun with other settings: {'; '.join(differing)}; give those, or another "
+                    f"{self.storage}: was started with other settings: {'; '.join(differing)}; give those, or another "
                     "run.storage"
                 )
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -118,11 +118,11 @@ class RunStore:
         Raises
         ------
         NaturelmError
-            There is no run here.
+            The directory contains no run.
         """
-        if not self._holds_run():
+        if not self._contains_run():
             raise NaturelmError(
-                f"{self.storage}: holds no run ({CONFIG_FILE} is missing); give the directory of one"
+                f"{self.storage}: contains no run ({CONFIG_FILE} is missing); give the directory of one"
             )
         return parse(yaml.safe_load((self.root / CONFIG_FILE).read_bytes()), f"{self.storage}/{CONFIG_FILE}")
 
@@ -139,7 +139,7 @@ class RunStore:
     def save(
         self, state: RunState, weights: dict[str, Tensor], moments: dict[str, Tensor], keep: int
     ) -> None:
-        """Write a checkpoint, then remove all but the last `keep`, the best, and what was never finished."""
+        """Write a checkpoint, then remove all but the last `keep`, the best, and unfinished ones."""
         from safetensors.torch import save
 
         where = self._checkpoint(state.step)
@@ -149,7 +149,7 @@ class RunStore:
         write_whole(where / _STATE, (json.dumps(asdict(state), indent=1) + "\n").encode())
         kept = {*self.steps()[-keep:], state.best.get("step")}
         for step in self._begun().keys() - kept:
-            # Its state first: what is half removed is no checkpoint any more.
+            # Its state first: a half removed checkpoint must not count as complete.
             (self._checkpoint(step) / _STATE).unlink(missing_ok=True)
             remove_directory(self._checkpoint(step))
 
@@ -189,7 +189,7 @@ class RunStore:
                     yield row
 
     def write_metrics(self, since: int, rows: Iterable[dict[str, Any]]) -> None:
-        """Write all rows since a checkpoint's step; rows are few, so their file is written again and again."""
+        """Write all rows since a checkpoint's step; rows are few, so their file is rewritten each time."""
         directory = self.root / "metrics"
         directory.mkdir(parents=True, exist_ok=True)
         write_whole(
@@ -197,14 +197,14 @@ class RunStore:
         )
 
     def forget_metrics(self, since: int) -> None:
-        """Remove the rows after a checkpoint's step: the steps are taken again."""
+        """Remove the rows after a checkpoint's step: the steps will be repeated."""
         for begins, part in self._metrics():
             if begins >= since:
                 part.unlink(missing_ok=True)
 
     # -- files -----------------------------------------------------------------------------------------------
 
-    def _holds_run(self) -> bool:
+    def _contains_run(self) -> bool:
         return (self.root / CONFIG_FILE).is_file()
 
     def _checkpoint(self, step: int) -> Location:

@@ -24,8 +24,8 @@ def load_weights(targets: Mapping[str, nn.Parameter], weights: Mapping[str, Tens
     ]
     if wrong:
         raise NaturelmError(
-            f"{where}: holds weights of another model: {len(wrong)} are missing, unknown or of another shape, such "
-            f"as {wrong[0]}; go on with the model it was begun with"
+            f"{where}: contains weights of another model: {len(wrong)} are missing, unknown or of another shape, such "
+            f"as {wrong[0]}; continue with the model that it was started with"
         )
     with torch.no_grad():
         for name, parameter in targets.items():
@@ -33,13 +33,13 @@ def load_weights(targets: Mapping[str, nn.Parameter], weights: Mapping[str, Tens
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether each worker holds a part of it."""
-    # Not by its class: to import that takes seconds, and most runs have none.
+    """Whether each worker stores a part of it."""
+    # Not by its class: importing it takes seconds, and most runs do not shard.
     return hasattr(tensor, "full_tensor")
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The whole of a tensor; sharded, all workers must ask for it."""
+    """The whole of a tensor; for a sharded one, all workers must call this."""
     return cast(Any, tensor).full_tensor() if is_sharded(tensor) else tensor
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from naturelm.training import augment, tasks
-from naturelm.training.augment import Heard, Question
+from naturelm.training.augment import LabelledSound, Question
 
 DETECTION = Question(
     "What are the common names for the species in the audio, if any?", "Owl", "common-multiple-detection"
@@ -30,8 +30,8 @@ def tone(hertz: float = 1000.0, samples: int = 16_000) -> np.ndarray:
     return (0.2 * np.sin(2 * np.pi * hertz * np.arange(samples) / 16_000)).astype(np.float32)
 
 
-def heard(*questions: Question) -> Heard:
-    return Heard(tone(), questions, ("Owl",))
+def heard(*questions: Question) -> LabelledSound:
+    return LabelledSound(tone(), questions, ("Owl",))
 
 
 def white(rng: np.random.Generator) -> np.ndarray:
@@ -47,11 +47,11 @@ def white(rng: np.random.Generator) -> np.ndarray:
         ("species-sci", "noise", True),
         ("lifestage", "noise", True),
         ("pitch-naming", "noise", False),
-        ("captioning", "as_it_is", False),
-        ("audio-qa", "as_it_is", False),
-        ("count", "as_it_is", False),
-        ("animal-instructions", "as_it_is", False),
-        ("detection-icl", "as_it_is", False),
+        ("captioning", "none", False),
+        ("audio-qa", "none", False),
+        ("count", "none", False),
+        ("animal-instructions", "none", False),
+        ("detection-icl", "none", False),
     ],
 )
 def test_the_name_of_a_task_says_what_is_allowed(task, treatment, scales):
@@ -116,7 +116,7 @@ def test_one_protected_question_protects_the_sound_of_all():
 
 
 def test_silence_and_silent_noise_are_left_alone():
-    silent = Heard(np.zeros(16_000, np.float32), (NAMING,), ())
+    silent = LabelledSound(np.zeros(16_000, np.float32), (NAMING,), ())
     noise_on_silence = augment.noisy(silent, np.random.default_rng(0), 1.0, (0.0, 0.0), white)
     assert not noise_on_silence.waveform.any()
     silence_on_tone = augment.noisy(

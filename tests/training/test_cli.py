@@ -54,7 +54,7 @@ def written(shape, manifest, tmp_path):
             "llm, lora",
         ),
         ({"data": {"manifests": ["none.jsonl"]}}, "none.jsonl"),
-        ({"data": {"window_s": 3}}, "data.window_s is 3, but the model hears 2 s"),
+        ({"data": {"window_s": 3}}, "data.window_s is 3, but the model's window is 2 s"),
         ({"run": {"workers": 0, "ray": True}}, "run.workers is 0"),
         (
             {"run": {"workers": 3, "ray": True}},
@@ -91,7 +91,9 @@ def test_missing_config_is_told(tmp_path):
 def test_manifest_without_rows_is_told(written, tmp_path):
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
-    assert "empty.jsonl: holds no rows" in refused(call("train", written(data={"manifests": [str(empty)]})))
+    assert "empty.jsonl: contains no rows" in refused(
+        call("train", written(data={"manifests": [str(empty)]}))
+    )
 
 
 def test_training_reporting_and_exporting_in_a_row(written, tmp_path):
@@ -118,7 +120,7 @@ def test_training_reporting_and_exporting_in_a_row(written, tmp_path):
 
 
 def test_report_tells_what_it_cannot_do(tmp_path):
-    assert "holds no run" in refused(call("train", "report", tmp_path, "--out", "x.png"))
+    assert "contains no run" in refused(call("train", "report", tmp_path, "--out", "x.png"))
 
 
 def test_help_shows_both_ways():

@@ -255,5 +255,5 @@ def test_settings_that_cannot_be_are_refused(settings, told):
 
 def test_a_noise_folder_without_sound_is_refused(corpus):
     (corpus / "empty").mkdir()
-    with pytest.raises(NaturelmError, match=r"empty: holds no sound; give data\.noise_folders"):
+    with pytest.raises(NaturelmError, match=r"empty: contains no sound; give data\.noise_folders"):
         stream(corpus, noise_folders=(str(corpus / "empty"),), noise_probability=0.5)

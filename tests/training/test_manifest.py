@@ -90,7 +90,7 @@ def test_store_that_refuses_is_told_once_with_the_row(here, bucket, object_store
         point_at(endpoint)
         (sentence,) = problems(jsonl(here / "m.jsonl", *rows))
     assert sentence == (
-        f"{here / 'm.jsonl'}, row 1: {bucket}/a.wav cannot be looked for (access denied); "
+        f"{here / 'm.jsonl'}, row 1: {bucket}/a.wav cannot be found (access denied); "
         "check the URL and your credentials"
     )
 
@@ -133,14 +133,14 @@ def test_all_problems_are_told_at_once_with_their_rows(here):
     )
     path.write_text(path.read_text() + "{broken\n")
     first, *told = problems(path)
-    assert first == f"{path}: 10 problems; mend the rows:"
+    assert first == f"{path}: 10 problems; fix the rows:"
     assert [line.strip() for line in told[:6]] == [
         f"row 2: there is no file {here / 'missing.wav'}",
         "row 3: text is empty",
         "row 4: unknown column 'lable'; known are path, files, text, prompt, task, id",
-        "row 5: id '1' stands in row 1 already",
+        "row 5: id '1' is already used in row 1",
         'row 6: is "Owl", not an object with columns',
-        "row 7: files holds 2 paths; a question is about one recording, so give one in a list",
+        "row 7: files contains 2 paths; a question is about one recording, so give one in a list",
     ]
     assert [line.strip() for line in told[6:9]] == [
         "row 8: text is 3, not text",
@@ -161,9 +161,9 @@ def test_many_problems_are_counted_not_listed(here):
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("m.jsonl", b"", "holds no rows"),
+        ("m.jsonl", b"", "contains no rows"),
         ("m.csv", b"path,text\n", "a manifest ends in .jsonl, .json, .parquet"),
-        ("m.json", b"[]", 'holds no {"annotation": [...]}'),
+        ("m.json", b"[]", 'contains no {"annotation": [...]}'),
         ("m.json", b"{", "not valid JSON"),
         ("m.parquet", b"PAR", "not a Parquet file"),
         ("m.jsonl", b'{"text": "\xff"}\n', "is not UTF-8 text"),
@@ -308,9 +308,9 @@ def test_problems_of_a_table_are_told_at_once(here):
         (["t.csv", "--out", "m.txt"], "a manifest ends in .jsonl, .json, .parquet"),
         (["t.csv", "--out", "m.jsonl", "--where", "fold"], "give COLUMN=VALUE"),
         (["t.csv", "--out", "m.jsonl", "--where", "fold=1"], "has no column 'fold' for --where"),
-        (["t.csv", "--out", "m.jsonl", "--where", "label=Cat"], "has no such rows; check --where"),
-        (["t.csv", "--out", "m.jsonl", "--ask", "caption"], "nothing can be asked of the kinds caption"),
-        (["empty", "--out", "m.jsonl"], "no folder in it holds a recording"),
+        (["t.csv", "--out", "m.jsonl", "--where", "label=Cat"], "no row matches; check --where"),
+        (["t.csv", "--out", "m.jsonl", "--ask", "caption"], "no question of the kinds caption can be made"),
+        (["empty", "--out", "m.jsonl"], "no folder in it contains a recording"),
         (["bare.csv", "--out", "m.jsonl"], "needs a column for the file"),
     ],
 )
@@ -331,7 +331,7 @@ def test_a_manifest_is_checked_and_written_in_another_format(folders, tmp_path):
     assert call(tmp_path / "m.jsonl", "--out", tmp_path / "far" / "m.parquet").exit_code == 0
     result = call(tmp_path / "far" / "m.parquet")
     assert result.exit_code == 0
-    assert result.output.endswith("m.parquet: 42 questions, all rows are right\n")
+    assert result.output.endswith("m.parquet: 42 questions, all rows are valid\n")
     (folders / "Owl" / "0.wav").unlink()
     result = call(tmp_path / "m.jsonl")
     assert result.exit_code == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from naturelm.training.augment import Heard, Question
+from naturelm.training.augment import LabelledSound, Question
 from naturelm.training.mixing import mixed, open_labels, split_options, united
 
 OPEN = "What are the common names for the species in the audio, if any?"
@@ -13,22 +13,26 @@ CLOSED = "Which of these, if any, are present in the audio recording? "
 SAMPLES = 100
 
 
-def example(*questions: tuple[str, str, str], level: float = 1.0, labels: tuple[str, ...] = ()) -> Heard:
-    return Heard(
+def example(
+    *questions: tuple[str, str, str], level: float = 1.0, labels: tuple[str, ...] = ()
+) -> LabelledSound:
+    return LabelledSound(
         np.full(SAMPLES, level, np.float32), tuple(Question(*question) for question in questions), labels
     )
 
 
-def openly(text: str, level: float = 1.0) -> Heard:
+def openly(text: str, level: float = 1.0) -> LabelledSound:
     labels = () if text == "None" else tuple(text.split(", "))
     return example((OPEN, text, "common-multiple-detection"), level=level, labels=labels)
 
 
-def closed(options: str, text: str) -> Heard:
+def closed(options: str, text: str) -> LabelledSound:
     return example((CLOSED + options, text, "common-detection-random"), labels=(text,))
 
 
-def mix(base: Heard, *partners: Heard, seed: int = 0, most: int = 1, probability: float = 1.0) -> Heard:
+def mix(
+    base: LabelledSound, *partners: LabelledSound, seed: int = 0, most: int = 1, probability: float = 1.0
+) -> LabelledSound:
     waiting = iter(partners * 10)
     return mixed(base, np.random.default_rng(seed), probability, most, lambda rng, naming: next(waiting))
 
@@ -64,7 +68,7 @@ def test_options_get_the_new_labels_and_are_shuffled():
 
 
 def test_what_was_heard_but_not_offered_stays_out_of_a_closed_answer():
-    base = Heard(
+    base = LabelledSound(
         np.ones(SAMPLES, np.float32),
         (Question(CLOSED + "Wolf, Bat", "None", "common-detection-random"),),
         ("Owl",),

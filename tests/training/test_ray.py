@@ -61,5 +61,5 @@ def test_two_workers_one_of_them_killed_give_the_curve_of_one_process(
 
 
 def test_more_workers_than_the_cluster_holds_are_refused(shape, manifest, tmp_path, local_ray):
-    with pytest.raises(NaturelmError, match="8 workers are more than the 4 this cluster holds"):
+    with pytest.raises(NaturelmError, match="8 workers are more than the 4 that this cluster can run"):
         run(config(shape, manifest, tmp_path, optimisation={"batch": 8}, run={"ray": True, "workers": 8}))

@@ -148,7 +148,7 @@ def test_finished_run_has_nothing_to_do(shape, manifest, undisturbed):
 
 
 def test_storage_with_a_run_is_refused_without_resume(shape, manifest, undisturbed):
-    with pytest.raises(NaturelmError, match=r"holds a run already, 6 steps .* give --resume"):
+    with pytest.raises(NaturelmError, match=r"already contains a run, 6 steps .* give --resume"):
         run(config(shape, manifest, undisturbed))
 
 
@@ -167,7 +167,7 @@ def test_checkpoint_of_another_shape_is_refused(shape, manifest, undisturbed, tm
         original = (shape / "config.json").read_text()
         (shape / "config.json").write_text(json.dumps(other))
         with pytest.raises(
-            NaturelmError, match=r"holds weights of another model: 16 are .* such as model\.llama"
+            NaturelmError, match=r"contains weights of another model: 16 are .* such as model\.llama"
         ):
             run(config(shape, manifest, copy), resume=True)
     finally:
@@ -263,5 +263,5 @@ def test_second_stage_begins_with_what_the_first_one_learnt(shape, manifest, und
 def test_checkpoint_that_is_not_there_is_told(undisturbed, tmp_path):
     with pytest.raises(NaturelmError, match="has no checkpoint of step 3; there are 4, 6"):
         export(f"{undisturbed}/checkpoints/step-00000003", tmp_path / "out")
-    with pytest.raises(NaturelmError, match="holds no run"):
+    with pytest.raises(NaturelmError, match="contains no run"):
         export(str(tmp_path), tmp_path / "out")

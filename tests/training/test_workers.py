@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from naturelm.training.evaluate import evaluate
 from naturelm.training.job import streams
-from naturelm.training.loading import Shares, held_out_batches, load_here
+from naturelm.training.loading import Shares, held_out_batches, load_in_process
 from naturelm.training.loop import Hooks, make_trainer
 from naturelm.training.sharding import shard
 from naturelm.training.step import Worker
@@ -45,7 +45,7 @@ def work(worker: Worker, shape: Path, manifest: Path, out: Path, sharded: bool) 
     hooks = Hooks(shard=shard if sharded else None)
     trainer = make_trainer(values, worker, hooks)
     results = []
-    for number, examples in enumerate(load_here(shares, 0, STEPS, 0)):
+    for number, examples in enumerate(load_in_process(shares, 0, STEPS, 0)):
         if number == STEPS // 2:
             weights, moments = trainer.weights(), trainer.moments()
             trainer = make_trainer(values, worker, hooks)
