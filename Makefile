@@ -21,7 +21,7 @@ help:  ## Show the targets
 		|| { echo "$$($(PYTHON) --version) is too old: naturelm needs Python 3.11 or later; try make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable '.[app,train,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable '.[app,evaluate,train,dev]'
 	@touch $@
 
 install: .venv/installed  ## Install naturelm and its tools into .venv

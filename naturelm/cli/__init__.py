@@ -33,6 +33,7 @@ VERBS = {
     "infer": "Run a query on a few recordings, without a job.",
     "manifest": "Write training questions from labelled recordings; check a manifest.",
     "train": "Train a model, in this process or on Ray; plot its learning curves.",
+    "evaluate": "Score predictions as BEANS-Zero does; compare two sets.",
     "export-checkpoint": "Write a training run's weights as a model.",
     "models": "List the models, what each needs and whether it is on this machine.",
     "bench": "Measure the engine, the archive job and decoding.",

@@ -1,0 +1,1 @@
+"""Scoring a model: on BEANS-Zero, on labelled recordings, or by a file of predictions."""
