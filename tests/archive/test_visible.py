@@ -274,6 +274,8 @@ def _disk(cut_after: int | None, arrived: list[Place]) -> Iterator[None]:
         yield
 
 
+# Many random examples take minutes.
+@pytest.mark.timeout(1800)
 @given(STEPS)
 def test_query_shows_exactly_the_committed_segments_each_once(steps):
     with tempfile.TemporaryDirectory() as directory:
