@@ -131,17 +131,17 @@ def test_dockerfile_passes_hadolint_and_copies_what_is_there() -> None:
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> dict[str, str]:
-    """An environment whose Slurm, Ray and naturelm write down what they are told."""
+    """An environment whose Slurm, Ray and naturelm write down their arguments."""
     listen = "import socket, sys, time; s = socket.create_server(('', int(sys.argv[1]))); time.sleep(60)"
     shims = {
         "scontrol": "echo node-1; echo node-2",
-        "srun": f'echo "srun $*" >> {tmp_path}/told; while [[ $1 == --* ]]; do shift; done; exec "$@"',
+        "srun": f'echo "srun $*" >> {tmp_path}/calls; while [[ $1 == --* ]]; do shift; done; exec "$@"',
         # The head listens, as Ray's does when it is up.
         "ray": f"""[[ $* =~ --port=([0-9]+) ]] || exit 0
             echo $$ > {tmp_path}/head
             exec {sys.executable} -c "{listen}" "${{BASH_REMATCH[1]}}\"""",
-        "naturelm": f"""trap 'echo interrupted >> {tmp_path}/told; exit 130' INT
-            echo "naturelm $*" >> {tmp_path}/told
+        "naturelm": f"""trap 'echo interrupted >> {tmp_path}/calls; exit 130' INT
+            echo "naturelm $*" >> {tmp_path}/calls
             for _ in {{1..600}}; do [[ -e {tmp_path}/done ]] && exit 3; sleep 0.1; done""",
     }
     for name, body in shims.items():
@@ -180,7 +180,7 @@ def test_slurm_script_starts_ray_on_every_node_and_ends_as_the_job_does(
     try:
         deadline = time.monotonic() + 60
         # The nodes and the job start beside each other.
-        while len((told := read(tmp_path / "told")).splitlines()) < 3 and time.monotonic() < deadline:
+        while len((calls := read(tmp_path / "calls")).splitlines()) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
         if ending == "done":
             (tmp_path / "done").touch()
@@ -193,12 +193,12 @@ def test_slurm_script_starts_ray_on_every_node_and_ends_as_the_job_does(
         script.kill()
         # Slurm ends the steps of a job with it.
         os.kill(int(read(tmp_path / "head")), signal.SIGKILL)
-    head, worker = sorted(line for line in told.splitlines() if line.startswith("srun"))
+    head, worker = sorted(line for line in calls.splitlines() if line.startswith("srun"))
     assert "--nodelist=node-1 ray start --head" in head
     assert "--num-cpus=8 --num-gpus=1" in head
     address = re.search(r"--nodelist=node-2 ray start --address=(\S+) --num-cpus=8 --num-gpus=1", worker)[1]
-    assert f"naturelm process /archive 1 --out /tables --address {address} --hop 5" in told
-    assert ("interrupted" in read(tmp_path / "told")) == (ending == "interrupted")
+    assert f"naturelm process /archive 1 --out /tables --address {address} --hop 5" in calls
+    assert ("interrupted" in read(tmp_path / "calls")) == (ending == "interrupted")
 
 
 def read(path: Path) -> str:

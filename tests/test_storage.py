@@ -59,10 +59,10 @@ def test_paths_stay_paths_and_urls_become_places_in_stores() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("ftp://host/x", "ftp:// is not read here"), ("s3://", "names no bucket")]
+    ("text", "expected"), [("ftp://host/x", "ftp:// is not read here"), ("s3://", "names no bucket")]
 )
-def test_url_that_cannot_be_used_is_told(text: str, told: str) -> None:
-    with pytest.raises(NaturelmError, match=told):
+def test_url_that_cannot_be_used_is_refused(text: str, expected: str) -> None:
+    with pytest.raises(NaturelmError, match=expected):
         location(text)
 
 
@@ -157,15 +157,15 @@ def test_time_of_an_object_is_known(bucket: str) -> None:
 
 
 def test_bucket_that_is_not_there_is_told(bucket: str) -> None:
-    with pytest.raises(StoreError) as told:
+    with pytest.raises(StoreError) as raised:
         write_whole(location(f"{bucket}-other/x"), b"")
-    assert told.value.strerror == "no such bucket: The specified bucket does not exist"
-    assert told.value.filename == f"{bucket}-other/x"
+    assert raised.value.strerror == "no such bucket: The specified bucket does not exist"
+    assert raised.value.filename == f"{bucket}-other/x"
 
 
 def test_refused_access_is_told(bucket: str, object_store: ObjectStore, point_at) -> None:
     with failing(object_store, 403) as endpoint:
         point_at(endpoint)
-        with pytest.raises(StoreError) as told:
+        with pytest.raises(StoreError) as raised:
             (location(bucket) / "x").read_bytes()
-    assert (told.value.errno, told.value.strerror) == (errno.EACCES, "access denied")
+    assert (raised.value.errno, raised.value.strerror) == (errno.EACCES, "access denied")

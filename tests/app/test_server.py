@@ -64,7 +64,9 @@ def test_no_address_reads_a_file_of_the_disk(address: str, app: RunningApp, clie
         assert path.read_bytes()[:40] not in answer.content
 
 
-def asked(client: httpx.Client, config: dict[str, Any], files: Any, recorded: Any) -> list[dict[str, Any]]:
+def submitted(
+    client: httpx.Client, config: dict[str, Any], files: Any, recorded: Any
+) -> list[dict[str, Any]]:
     """What the server sends to a browser that asks about these files; it may be no browser that asks."""
     [ask] = [
         d
@@ -100,7 +102,7 @@ def test_a_path_on_the_disk_is_no_upload(
         file = {"path": str(path)} | meta
         aliased = {"path": "a.wav", "url": f"{app.address}/gradio_api/file={path}"} | meta
         for files, recorded in (([file], None), (None, file), ([aliased], None)):
-            messages = asked(client, config, files, recorded)
+            messages = submitted(client, config, files, recorded)
             assert messages[-1]["msg"] == "process_completed"
             assert "windows answered" not in json.dumps(messages)
             assert "naturelm-app-" not in json.dumps(messages)  # where a copy would be served from

@@ -25,7 +25,7 @@ def start(
     prefix: Sequence[str] = (),
     env: dict[str, str] | None = None,
 ) -> subprocess.Popen[str]:
-    """Start a driver as a terminal does: in a process group of its own."""
+    """Start a driver as a terminal does: in a separate process group."""
     command = [sys.executable, "-m", "tests.archive.fault_driver", model, str(archive), "--out", str(out)]
     return subprocess.Popen(
         [*prefix, *command, *options],
@@ -60,30 +60,30 @@ def wait_until(holds: Callable[[], object], process: subprocess.Popen[str] | Non
         time.sleep(0.01)
 
 
-def heard(process: subprocess.Popen[str], words: str) -> None:
-    """Wait until a process says something; what it said is not read again.
+def wait_for_output(process: subprocess.Popen[str], words: str) -> None:
+    """Wait until a process prints some words; the output up to them is consumed.
 
     Raises
     ------
     AssertionError
-        It ended without a word of it.
+        It ended without printing them.
     """
-    said = []
+    output = []
     for line in process.stdout or ():
-        said.append(line)
+        output.append(line)
         if words in line:
             return
-    raise AssertionError(f"the run was over before:\n{''.join(said)}")
+    raise AssertionError(f"the run was over before:\n{''.join(output)}")
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Exit code and what was said."""
-    said = process.communicate(timeout=PATIENCE_S)[0]
-    return process.returncode, said
+def wait_for_exit(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and output."""
+    output = process.communicate(timeout=PATIENCE_S)[0]
+    return process.returncode, output
 
 
-def descendants(pid: int, needle: str) -> list[int]:
-    """Processes below one whose command line holds some text."""
+def descendants(pid: int, needle: str, direct_only: bool = False) -> list[int]:
+    """Processes below one whose command line contains some text; `direct_only`: children, not their children."""
     children: dict[int, list[int]] = {}
     lines: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
@@ -100,15 +100,16 @@ def descendants(pid: int, needle: str) -> list[int]:
     found, waiting = [], list(children.get(pid, ()))
     while waiting:
         one = waiting.pop()
-        waiting += children.get(one, ())
+        if not direct_only:
+            waiting += children.get(one, ())
         if needle in lines.get(one, ""):
             found.append(one)
     return found
 
 
-def kill_one(pid: int, needle: str, number: int = signal.SIGKILL) -> bool:
+def kill_one(pid: int, needle: str, number: int = signal.SIGKILL, direct_only: bool = False) -> bool:
     """Send a signal to one process below `pid`; False where there is none."""
-    for found in descendants(pid, needle):
+    for found in descendants(pid, needle, direct_only):
         try:
             os.kill(found, number)
         except ProcessLookupError:

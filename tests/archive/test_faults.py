@@ -18,7 +18,15 @@ from naturelm.archive.stopping import Stop
 from naturelm.config.archive import ArchiveConfig
 from naturelm.config.loading import load
 from naturelm.errors import RunStopped
-from tests.archive.faults import PATIENCE_S, committed, ended, heard, kill_one, start, wait_until
+from tests.archive.faults import (
+    PATIENCE_S,
+    committed,
+    kill_one,
+    start,
+    wait_for_exit,
+    wait_for_output,
+    wait_until,
+)
 from tests.archive.runs import published, quiet, staged, table
 from tests.archive.stub_model import ASLEEP, FaultyAsk, StubAsk
 from tests.archive.stub_runs import record
@@ -90,15 +98,15 @@ def test_one_signal_commits_what_is_in_flight_and_until_then_nobody_else_may_wri
     out = tmp_path / "out"
     first = start("stub", archive, out, *settings, sleep_s=0.5)
     wait_until(lambda: committed(out), first)
-    code, said = ended(start("stub", archive, out, *settings))
+    code, output = wait_for_exit(start("stub", archive, out, *settings))
     assert code == 2
-    assert f"another run is writing there, process {first.pid} on" in " ".join(said.split())
+    assert f"another run is writing there, process {first.pid} on" in " ".join(output.split())
     # To the whole group, as a terminal does.
     os.killpg(first.pid, signal.SIGINT)
-    code, said = ended(first)
-    assert code == 130, said
-    assert "run the same command again to continue" in said
-    assert "Traceback" not in said
+    code, output = wait_for_exit(first)
+    assert code == 130, output
+    assert "run the same command again to continue" in output
+    assert "Traceback" not in output
     assert not (out / "_lock.json").exists()
     done = committed(out)
     assert run(archive, out).segments <= 4 * RECORDINGS - min(done, 3)
@@ -110,11 +118,11 @@ def test_two_signals_stop_at_once(archive, undisturbed, settings, tmp_path):
     process = start("stub", archive, out, *settings, sleep_s=PATIENCE_S, env={ASLEEP: str(asleep)})
     wait_until(asleep.exists, process)
     os.killpg(process.pid, signal.SIGINT)
-    heard(process, "Ctrl-C again stops at once")
+    wait_for_output(process, "Ctrl-C again stops at once")
     os.killpg(process.pid, signal.SIGINT)
     began = time.monotonic()
-    returned, said = ended(process)
-    assert (returned, "Traceback" in said) == (130, False), said
+    returned, output = wait_for_exit(process)
+    assert (returned, "Traceback" in output) == (130, False), output
     assert time.monotonic() - began < 10
 
 
@@ -188,9 +196,9 @@ def test_archive_that_goes_away_is_exit_code_1(archive, settings, tmp_path):
     process = start("stub", here, out, *settings, sleep_s=0.05)
     wait_until(lambda: committed(out), process)
     here.rename(tmp_path / "away")
-    code, said = ended(process)
-    assert code == 1, said
-    assert "segments are left; run the same command again" in said
+    code, output = wait_for_exit(process)
+    assert code == 1, output
+    assert "segments are left; run the same command again" in output
 
 
 # --- decoding
@@ -205,7 +213,8 @@ class SignalDecoder(StubAsk):
 
     def __call__(self, decoded, shrink=1):
         if self._number is not None:
-            assert kill_one(os.getpid(), "naturelm.audio.isolated", self._number)
+            # Workers of Ray, which are further below, may have decoders of an earlier test.
+            assert kill_one(os.getpid(), "naturelm.audio.isolated", self._number, direct_only=True)
             self._number = None
         return super().__call__(decoded, shrink)
 

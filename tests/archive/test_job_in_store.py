@@ -167,7 +167,7 @@ def test_another_analysis_into_the_same_place_is_refused(archive: str, bucket: s
 
 
 @pytest.mark.parametrize(
-    ("out", "told"),
+    ("out", "expected"),
     [
         ("s3://no-such-bucket-at-all/out", "no such bucket"),
         ("ftp://host/out", "ftp:// is not read here"),
@@ -175,12 +175,12 @@ def test_another_analysis_into_the_same_place_is_refused(archive: str, bucket: s
     ],
 )
 def test_place_that_cannot_be_written_is_one_sentence_and_exit_code_2(
-    archive: str, bucket: str, out: str, told: str
+    archive: str, bucket: str, out: str, expected: str
 ) -> None:
     result = CliRunner().invoke(main, ["process", archive, "--out", out.replace("BUCKET", bucket)])
     assert result.exit_code == 2, result.output
     (message,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
-    assert told in message
+    assert expected in message
 
 
 def test_archive_that_is_not_there_is_one_sentence_and_exit_code_2(bucket: str, tmp_path: Path) -> None:

@@ -124,10 +124,10 @@ def test_lines_and_log_hold_the_same_and_the_log_has_the_time(tmp_path) -> None:
     assert lines[:2] == ["before", "3 recordings, 1 of them done before; 20.0 min of sound to answer"]
     assert "a.wav: corrupt (empty)" in lines
     # Told by the clock, while nothing came, and at the end.
-    told = [line for line in lines if line.startswith(("10.0 min of 20.0 min", "20.0 min of 20.0 min"))]
-    assert len(told) >= 2
-    assert all("5 detections" in line and "1 failed, to answer 7" in line for line in told)
-    assert told[-1].startswith("20.0 min of 20.0 min")
+    reported = [line for line in lines if line.startswith(("10.0 min of 20.0 min", "20.0 min of 20.0 min"))]
+    assert len(reported) >= 2
+    assert all("5 detections" in line and "1 failed, to answer 7" in line for line in reported)
+    assert reported[-1].startswith("20.0 min of 20.0 min")
     yesterday, *logged = log.read_text().splitlines()
     assert yesterday == "of yesterday"
     stamps, texts = zip(*(line.split(" ", 1) for line in logged), strict=True)
@@ -174,18 +174,18 @@ def test_file_names_cannot_steer_the_terminal_or_the_log(tmp_path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_listeners_are_told_while_nothing_comes_and_at_the_end() -> None:
-    told: list[float] = []
+    reported: list[float] = []
 
     def listen(figures: Figures) -> None:
-        told.append(figures.sound_s)
+        reported.append(figures.sound_s)
         raise OSError(28, "No space left on device")
 
     progress = Progress(Console(file=io.StringIO()))
     progress.also(listen, 0.0)
     a_run(progress)
-    assert told[0] == 600.0
-    assert told[-1] == 1200.0
-    assert len(told) >= 2
+    assert reported[0] == 600.0
+    assert reported[-1] == 1200.0
+    assert len(reported) >= 2
 
 
 def test_log_that_cannot_be_written_is_told(tmp_path) -> None:

@@ -67,10 +67,10 @@ def test_until_is_the_next_such_time_on_this_machines_clock(berlin, text, now, u
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("soon", "is no time"), ("25:00", "is no time"), ("2020-01-01T07:00", "is over")]
+    ("text", "expected"), [("soon", "is no time"), ("25:00", "is no time"), ("2020-01-01T07:00", "is over")]
 )
-def test_until_that_is_no_time_to_come_is_refused(text, said):
-    with pytest.raises(NaturelmError, match=f"--until '{text}': {said}"):
+def test_until_that_is_no_time_to_come_is_refused(text, expected):
+    with pytest.raises(NaturelmError, match=f"--until '{text}': {expected}"):
         parse_until(text, dt.datetime(2026, 5, 20, 20))
 
 
@@ -86,9 +86,9 @@ def test_run_ends_so_much_before_the_time_as_what_is_in_flight_may_take():
 
 
 def test_first_signal_asks_and_the_second_interrupts():
-    stop, said = Stop(), []
+    stop, reported = Stop(), []
     before = signal.getsignal(signal.SIGINT)
-    with signals_ask(stop, said.append):
+    with signals_ask(stop, reported.append):
         stop.has_begun = True
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.asked()
@@ -96,9 +96,9 @@ def test_first_signal_asks_and_the_second_interrupts():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
         deadline = time.monotonic() + 5
-        while not said and time.monotonic() < deadline:
+        while not reported and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert "Ctrl-C again stops at once" in said[0]
+    assert "Ctrl-C again stops at once" in reported[0]
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -1,4 +1,4 @@
-"""What is told of an archive before the work: pauses, overlaps, broken files, expected time."""
+"""What is reported about an archive before the work: pauses, overlaps, broken files, expected time."""
 
 from __future__ import annotations
 

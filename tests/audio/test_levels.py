@@ -17,7 +17,7 @@ def sine(frequency_hz: float, rate_hz: int, seconds: float = 2.0) -> np.ndarray:
     return np.sin(2 * np.pi * frequency_hz * np.arange(round(seconds * rate_hz)) / rate_hz).astype(np.float32)
 
 
-def heard(samples: np.ndarray, rate_hz: int) -> BandMeter:
+def measured(samples: np.ndarray, rate_hz: int) -> BandMeter:
     meter = BandMeter(rate_hz)
     meter.hear(samples)
     return meter
@@ -28,22 +28,22 @@ def test_a_tone_is_loudest_in_its_own_half_octave(rate_hz: int) -> None:
     top_hz = min(8_000, rate_hz / 2)
     for band in (1, 5, BANDS - 1):
         centre_hz = top_hz * 2 ** ((band + 0.5 - BANDS) / 2)
-        levels = heard(sine(centre_hz, rate_hz, seconds=2048 / top_hz), rate_hz).levels(0, 1e9)
+        levels = measured(sine(centre_hz, rate_hz, seconds=2048 / top_hz), rate_hz).levels(0, 1e9)
         assert set(levels.db.argmax(axis=1)) == {band}
 
 
 def test_sound_above_what_the_model_hears_has_no_level() -> None:
-    levels = heard(0.5 * sine(30_000, 96_000), 96_000).levels(0, 1e9)
+    levels = measured(0.5 * sine(30_000, 96_000), 96_000).levels(0, 1e9)
     assert levels.db.max() < -80
 
 
 def test_digital_silence_has_a_finite_level() -> None:
-    assert np.isfinite(heard(np.zeros(16_000, np.float32), 16_000).levels(0, 1).db).all()
+    assert np.isfinite(measured(np.zeros(16_000, np.float32), 16_000).levels(0, 1).db).all()
 
 
 def test_levels_do_not_depend_on_the_blocks_that_they_are_heard_in() -> None:
     samples = np.random.default_rng(0).standard_normal(50_000).astype(np.float32)
-    whole = heard(samples, 16_000).levels(0, 1e9)
+    whole = measured(samples, 16_000).levels(0, 1e9)
     meter = BandMeter(16_000)
     for block in np.split(samples, [1, 700, 701, 20_000, 20_511]):
         meter.hear(block)
@@ -54,13 +54,13 @@ def test_a_stream_that_begins_later_has_its_frames_on_the_same_grid() -> None:
     samples = np.random.default_rng(0).standard_normal(48_000 * 3).astype(np.float32)
     meter = BandMeter(48_000, first_sample=48_000)
     meter.hear(samples[48_000:])
-    later, whole = meter.levels(1, 3), heard(samples, 48_000).levels(1, 3)
+    later, whole = meter.levels(1, 3), measured(samples, 48_000).levels(1, 3)
     assert later.start_s == whole.start_s >= 1
     np.testing.assert_allclose(later.db, whole.db, atol=1e-3)
 
 
 def test_frames_lie_wholly_within_the_span_that_is_asked_for() -> None:
-    levels = heard(sine(500, 16_000, 5), 16_000).levels(1.0, 2.0)
+    levels = measured(sine(500, 16_000, 5), 16_000).levels(1.0, 2.0)
     assert levels.start_s >= 1.0
     end_s = levels.start_s + (len(levels.db) - 1) * levels.hop_s + levels.frame_s
     assert 2.0 - levels.hop_s < end_s <= 2.0

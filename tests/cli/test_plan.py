@@ -25,7 +25,7 @@ def call(*arguments: object):
     return CliRunner().invoke(main, [str(a) for a in arguments])
 
 
-def told(archive: Path, out: Path, *options: object) -> list[str]:
+def output_lines(archive: Path, out: Path, *options: object) -> list[str]:
     result = call("plan", archive, "--out", out, "--no-trial", *options)
     assert result.exit_code == 0, result.output
     return result.output.splitlines()
@@ -38,7 +38,7 @@ def refused(result) -> str:
 
 
 def test_plan_tells_what_is_there_and_what_is_to_be_done(archive, tmp_path):
-    lines = told(archive, tmp_path / "out")
+    lines = output_lines(archive, tmp_path / "out")
     assert "7 recordings (1 corrupt, 6 ok), 50.3 min of sound" in lines
     assert "2 station-days" in lines
     assert "1 recordings without a known start time" in lines
@@ -53,13 +53,13 @@ def test_plan_tells_what_is_there_and_what_is_to_be_done(archive, tmp_path):
 
 
 def test_planning_begins_no_analysis(archive, tmp_path):
-    told(archive, tmp_path / "out")
+    output_lines(archive, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["_plans"]
-    told(archive, tmp_path / "out", "--hop", "5")
+    output_lines(archive, tmp_path / "out", "--hop", "5")
 
 
 def test_plan_takes_off_what_is_chosen_away(archive, tmp_path):
-    lines = told(archive, tmp_path / "out", "--hours", "04:30-05:00", "--stations", "A")
+    lines = output_lines(archive, tmp_path / "out", "--hours", "04:30-05:00", "--stations", "A")
     assert any(line.startswith("to do: 180 windows in 3 segments") for line in lines)
     assert "4 segments not selected" in lines
 
@@ -82,7 +82,7 @@ def test_plan_changes_no_table_and_tells_what_a_run_will_change(archive, tmp_pat
     (archive / "A/20240501_040000.wav").rename(archive / "A/20240502_040000.wav")
     (archive / "A/20240501_041000.wav").unlink()
     record(archive / "B/notes.wav", 8, seconds=30)
-    lines = told(archive, out)
+    lines = output_lines(archive, out)
     assert "1 recordings renamed: their rows are kept under the new names" in lines
     assert "1 recordings replaced by other files: their rows are dropped" in lines
     assert "1 recordings no longer there: their rows are kept; --prune drops them" in lines
@@ -93,7 +93,7 @@ def test_plan_changes_no_table_and_tells_what_a_run_will_change(archive, tmp_pat
 def test_plan_tells_where_stations_file_and_archive_disagree(archive, tmp_path):
     stations = tmp_path / "stations.csv"
     stations.write_text("station,timezone,start,end\nA,Europe/Berlin,2024-05-02,2024-05-09\nC,,,\n")
-    lines = told(archive, tmp_path / "out", "--stations-file", stations)
+    lines = output_lines(archive, tmp_path / "out", "--stations-file", stations)
     at = lines.index("1 stations without a row in the stations file:")
     assert lines[at + 1] == "  B"
     assert any(
@@ -105,13 +105,13 @@ def test_plan_tells_where_stations_file_and_archive_disagree(archive, tmp_path):
 def test_name_pattern_says_what_names_do_not_by_themselves(tmp_path):
     for name in ("pond_100512_053000.wav", "pond_110512_053000.wav"):
         record(tmp_path / "archive" / name, 1, seconds=20)
-    lines = told(tmp_path / "archive", tmp_path / "out")
+    lines = output_lines(tmp_path / "archive", tmp_path / "out")
     assert "2 recordings without a known start time" in lines
     assert (
         "2 names like 'pond_100512_053000.wav' may contain a time: give --name-pattern '{station}_%y%m%d_%H%M%S' or "
         "'{station}_%d%m%y_%H%M%S' or '{station}_%m%d%y_%H%M%S'" in lines
     )
-    lines = told(tmp_path / "archive", tmp_path / "out", "--name-pattern", "{station}_%d%m%y_%H%M%S")
+    lines = output_lines(tmp_path / "archive", tmp_path / "out", "--name-pattern", "{station}_%d%m%y_%H%M%S")
     assert "2 station-days" in lines
     assert not any("start time" in line or "may contain a time" in line for line in lines)
 
@@ -119,7 +119,7 @@ def test_name_pattern_says_what_names_do_not_by_themselves(tmp_path):
 def test_doubtful_clocks_remarks_and_what_is_left_out_are_listed(tmp_path):
     record(tmp_path / "archive/20000101_000000.wav", 1, seconds=20)
     record(tmp_path / "archive/#recycle/20240501_000000.wav", 2, seconds=20)
-    lines = told(tmp_path / "archive", tmp_path / "out")
+    lines = output_lines(tmp_path / "archive", tmp_path / "out")
     assert "1 recordings with a doubtful clock:" in lines
     assert "  20000101_000000.wav: the clock shows 2000, where a clock begins that was never set" in lines
     assert any(line.startswith("left out: 1 ") and "#recycle (1)" in line for line in lines)
@@ -135,7 +135,7 @@ def test_trial_gives_a_time(tmp_path):
 
 @pytest.mark.parametrize("verb", ["plan", "process"])
 @pytest.mark.parametrize(
-    ("option", "value", "said"),
+    ("option", "value", "expected"),
     [
         ("--dates", "May", "'May' is not a valid date"),
         ("--dates", "2024-05-02..2024-05-01", "ends before it begins"),
@@ -151,8 +151,8 @@ def test_trial_gives_a_time(tmp_path):
         ),
     ],
 )
-def test_mistake_is_one_sentence_and_exit_code_2(archive, tmp_path, verb, option, value, said):
-    assert said in refused(call(verb, archive, "--out", tmp_path / "out", option, value))
+def test_mistake_is_one_sentence_and_exit_code_2(archive, tmp_path, verb, option, value, expected):
+    assert expected in refused(call(verb, archive, "--out", tmp_path / "out", option, value))
     assert not (tmp_path / "out").exists()
 
 
@@ -167,6 +167,6 @@ def test_stations_file_in_settings_lies_beside_them(archive, tmp_path):
     (tmp_path / "settings/places.csv").write_text("station,timezone\nA,UTC+2\nB,UTC+2\n")
     config = tmp_path / "settings/archive.yaml"
     config.write_text("stations_file: places.csv\nselection:\n  dates: 2024-05-01\n")
-    lines = told(archive, tmp_path / "out", "--config", config)
+    lines = output_lines(archive, tmp_path / "out", "--config", config)
     assert not any("local time only" in line for line in lines)
     assert "1 segments not selected" in lines

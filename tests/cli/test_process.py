@@ -35,7 +35,7 @@ def refused(result) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["--hop", "0"], "hop is 0 s; give a positive --hop"),
         (["--window", "-10"], "window is -10 s; give a positive --window"),
@@ -56,8 +56,8 @@ def refused(result) -> str:
         (["--until", "2020-05-21T07:00"], "is over; give a time to come"),
     ],
 )
-def test_mistake_is_one_sentence_and_exit_code_2(archive, tmp_path, arguments, told):
-    assert told in refused(call("process", archive, "--out", tmp_path / "out", *arguments))
+def test_mistake_is_one_sentence_and_exit_code_2(archive, tmp_path, arguments, expected):
+    assert expected in refused(call("process", archive, "--out", tmp_path / "out", *arguments))
     assert not (tmp_path / "out").exists()
 
 

@@ -43,7 +43,7 @@ def process(night: Path, out: Path, *options: str, nap_s: float = 0.0) -> subpro
     )
 
 
-def told(out: Path, *options: str) -> str:
+def status_output(out: Path, *options: str) -> str:
     result = CliRunner().invoke(main, ["status", str(out), *options])
     assert result.exit_code == 0, result.output
     return result.output
@@ -54,26 +54,26 @@ def test_run_is_told_while_it_lives_after_it_was_killed_and_when_it_is_complete(
     run = process(night, out, nap_s=60)
     while run.poll() is None and not list(out.glob("_staging/answers/*.parquet")):
         time.sleep(0.01)
-    alive = told(out)
+    alive = status_output(out)
     run.kill()
     run.communicate()
     assert run.returncode == -signal.SIGKILL, "the run was over before it could be killed"
     assert f"running on {newest_run(out).host} (process {run.pid}) since" in alive
-    assert "died; ran on" in told(out)
-    assert "run the same command again to continue" in told(out)
+    assert "died; ran on" in status_output(out)
+    assert "run the same command again to continue" in status_output(out)
 
     log = tmp_path / "run.log"
     again = process(night, out, "--json", "--log-file", str(log))
     lines, _ = again.communicate()
     assert again.returncode == 0
-    assert "complete; ran on" in told(out)
-    assert "recordings: 1 corrupt, 2 ok; 2.0 min of sound" in told(out)
-    assert "empty.wav: corrupt (the file is empty)" in told(out)
+    assert "complete; ran on" in status_output(out)
+    assert "recordings: 1 corrupt, 2 ok; 2.0 min of sound" in status_output(out)
+    assert "empty.wav: corrupt (the file is empty)" in status_output(out)
     events = [json.loads(line) for line in lines.splitlines()]
     assert {"start", "failure", "progress"} <= {event["event"] for event in events}
     assert (events[-1]["event"], events[-1]["status"]) == ("end", "complete")
     assert "3 recordings" in log.read_text()
-    machine = json.loads(told(out, "--format", "json"))
+    machine = json.loads(status_output(out, "--format", "json"))
     assert machine["state"] == "complete"
     assert machine["recordings"]["ok"]["recordings"] == 2
     assert [row["path"] for row in machine["failures"]] == ["empty.wav"]
@@ -99,7 +99,7 @@ def test_run_on_another_machine_is_running_while_it_gives_signs_of_life(tmp_path
     old = (dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)).isoformat()
     a_record(tmp_path, updated=old)
     assert newest_run(tmp_path).state == "silent"
-    assert "see whether it still runs there" in told(tmp_path)
+    assert "see whether it still runs there" in status_output(tmp_path)
 
 
 def test_damaged_record_is_passed_over(tmp_path) -> None:

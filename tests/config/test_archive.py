@@ -26,7 +26,7 @@ def test_flag_wins_over_file_and_file_over_default(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("windows: {hop_s: 0}", "hop is 0 s"),
         ("windows: {length_s: -10}", "window is -10 s"),
@@ -47,14 +47,14 @@ def test_flag_wins_over_file_and_file_over_default(tmp_path):
         ("a: [", "not valid YAML"),
     ],
 )
-def test_mistake_in_a_file_is_one_sentence_with_file_and_value(tmp_path, text, told):
+def test_mistake_in_a_file_is_one_sentence_with_file_and_value(tmp_path, text, expected):
     path = tmp_path / "archive.yaml"
     path.write_text(text)
     with pytest.raises(NaturelmError) as error:
         load(path)
     message = str(error.value)
     assert message.startswith(f"{path}: ")
-    assert told in message
+    assert expected in message
     assert "\n" not in message
 
 
@@ -119,14 +119,14 @@ def test_labels_file_with_stations_adds_to_the_labels_of_all_stations(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "expected"),
     [
         ("birds.txt", "\n# nothing\n", "contains no labels"),
         ("birds.csv", "station,label\nA,\n", "line 2 has no label"),
     ],
 )
-def test_unusable_labels_file_is_told(tmp_path, name, text, told):
-    with pytest.raises(NaturelmError, match=told):
+def test_unusable_labels_file_is_refused(tmp_path, name, text, expected):
+    with pytest.raises(NaturelmError, match=expected):
         load(_with_list(tmp_path, name, text))
 
 

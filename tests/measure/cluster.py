@@ -23,7 +23,7 @@ import boto3
 
 from naturelm.storage import list_files, location, write_whole
 from naturelm.synthetic.nights import make_night
-from tests.archive.faults import committed, ended, start, wait_until
+from tests.archive.faults import committed, start, wait_for_exit, wait_until
 from tests.archive.runs import published, staged
 from tests.object_store import ObjectStore
 from tests.paths import REPO
@@ -42,7 +42,7 @@ def environment(work: Path) -> dict[str, str]:
 
 
 def slurm(work: Path, out: Path, number: int, interrupt_at: int | None = None) -> tuple[int, str]:
-    """Run the batch script as Slurm does; returns its exit code and what it said."""
+    """Run the batch script as Slurm does; returns its exit code and output."""
     env = environment(work) | {
         "SLURM_JOB_ID": str(os.getpid() + number),
         "SLURM_JOB_NODELIST": "node-[1-2]",
@@ -91,7 +91,7 @@ def ray_head(env: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def submitted(env: dict[str, str], *job: object) -> tuple[int, str]:
-    """Run a script by `ray job submit`; returns its exit code and what it said."""
+    """Run a script by `ray job submit`; returns its exit code and output."""
     with ray_head(env) as (address, reaching):
         deadline = time.monotonic() + 120
         while True:
@@ -128,11 +128,11 @@ def trained(work: Path) -> None:
         values["data"]["manifests"] = [f"s3://season/sounds/{manifest.name}"]
         path = write_config(work / "train.yaml", values)
         began = time.monotonic()
-        code, said = submitted(environment(work), "jobs/train.py", path, "--workers", "2", "--resume")
+        code, output = submitted(environment(work), "jobs/train.py", path, "--workers", "2", "--resume")
         here, there = losses(work / "one"), losses("s3://season/run")
         same = here.keys() == there.keys()
         apart = max(abs(here[step] - there[step]) for step in here) if same else float("nan")
-        result = f"curves differ by {apart:.1e} at most" if same and code == 0 else f"DIFFERENT {said}"
+        result = f"curves differ by {apart:.1e} at most" if same and code == 0 else f"DIFFERENT {output}"
         print(
             f"| jobs/train.py, S3 | exit code {code} | {result} | {time.monotonic() - began:.0f} s |",
             flush=True,
@@ -153,25 +153,25 @@ def main() -> None:
         make_night(work / "archive" / f"night{night}", seed=night)
     (work / "archive.yaml").write_text(SETTINGS)
     options = ["--config", str(work / "archive.yaml"), "--workers", "0"]
-    code, said = ended(start("pocket", work / "archive", work / "alone", *options))
-    assert code == 0, said
+    code, output = wait_for_exit(start("pocket", work / "archive", work / "alone", *options))
+    assert code == 0, output
     wanted = published(work / "alone")
 
-    def told(name: str, out: Path, codes: str, said: str, began: float) -> None:
-        same = "identical" if published(out) == wanted and not staged(out) else f"DIFFERENT {said}"
+    def record(name: str, out: Path, codes: str, output: str, began: float) -> None:
+        same = "identical" if published(out) == wanted and not staged(out) else f"DIFFERENT {output}"
         print(f"| {name} | exit code {codes} | {same} | {time.monotonic() - began:.0f} s |", flush=True)
 
     began, out = time.monotonic(), work / "slurm"
     first, _ = slurm(work, out, 0, interrupt_at=4)
     left = "all" if published(out) == wanted else "not all"
-    second, said = slurm(work, out, 1)
+    second, output = slurm(work, out, 1)
     codes = f"{first} ({left} done), then {second}"
-    told("slurm.sh, two nodes, interrupted and submitted again", out, codes, said, began)
+    record("slurm.sh, two nodes, interrupted and submitted again", out, codes, output, began)
 
     began, out = time.monotonic(), work / "submitted"
     job = ["jobs/process_archive.py", work / "archive", "--out", out, "--config", work / "archive.yaml"]
-    code, said = submitted(environment(work), *job)
-    told("jobs/process_archive.py by `ray job submit`", out, str(code), said, began)
+    code, output = submitted(environment(work), *job)
+    record("jobs/process_archive.py by `ray job submit`", out, str(code), output, began)
 
     trained(work)
 

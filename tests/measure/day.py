@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 
 from tests.archive import faults
-from tests.archive.faults import committed, descendants, ended, start, wait_until
+from tests.archive.faults import committed, descendants, start, wait_for_exit, wait_until
 from tests.archive.runs import table
 
 RATE_HZ = 48_000
@@ -79,7 +79,7 @@ def measure(model: str, archive: Path, out: Path, workers: str) -> None:
     memory = Memory(process.pid)
     wait_until(lambda: committed(out) >= SEGMENTS // 3, process)
     process.kill()
-    ended(process)
+    wait_for_exit(process)
     print(
         f"{model}, workers {workers}: killed with {committed(out)} of {SEGMENTS} segments committed", end=" "
     )
@@ -88,8 +88,8 @@ def measure(model: str, archive: Path, out: Path, workers: str) -> None:
     began = time.monotonic()
     process = start(model, archive, out, "--workers", workers)
     memory = Memory(process.pid)
-    code, said = ended(process)
-    assert code == 0, said
+    code, output = wait_for_exit(process)
+    assert code == 0, output
     (row,) = table(out, "recordings").to_pylist()
     answers = table(out, "answers")
     keys = set(zip(*(answers[name].to_pylist() for name in ("window", "query")), strict=True))

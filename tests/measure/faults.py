@@ -18,7 +18,7 @@ from pathlib import Path
 
 from naturelm.synthetic.nights import make_night
 from tests.archive import faults
-from tests.archive.faults import committed, ended, kill_one, start, wait_until
+from tests.archive.faults import committed, kill_one, start, wait_for_exit, wait_until
 from tests.archive.runs import published, staged
 
 NIGHTS = 4
@@ -75,8 +75,8 @@ class Bench:
         )
         self.options = ["--config", str(settings)]
         # Nothing to do where a case was run in this directory before.
-        code, said = ended(self.run(work / "undisturbed"))
-        assert code == 0, said
+        code, output = wait_for_exit(self.run(work / "undisturbed"))
+        assert code == 0, output
         self.wanted = published(work / "undisturbed")
 
     def run(self, out: Path, *options: str, **how: object) -> subprocess.Popen[str]:
@@ -100,8 +100,8 @@ def killed_processes(needle: str, workers: str) -> Case:
             wait_until(lambda: committed(out) >= wanted or process.poll() is not None)  # noqa: B023
             time.sleep(0.2 * random.random())
             times += kill_when_there(process, needle)
-        code, said = ended(process)
-        return f"{times} killed, exit code {code}, no help needed" if code == 0 else said
+        code, output = wait_for_exit(process)
+        return f"{times} killed, exit code {code}, no help needed" if code == 0 else output
 
     return case
 
@@ -121,8 +121,8 @@ def decoding_killed(bench: Bench, out: Path) -> str:
     for _ in range(3):
         times += kill_when_there(process, "_decode")
         time.sleep(0.3 * random.random())
-    code, said = ended(process)
-    return f"{times} killed, exit code {code}, no help needed" if code == 0 else said
+    code, output = wait_for_exit(process)
+    return f"{times} killed, exit code {code}, no help needed" if code == 0 else output
 
 
 def driver_killed(bench: Bench, out: Path) -> str:
@@ -130,7 +130,7 @@ def driver_killed(bench: Bench, out: Path) -> str:
         process = bench.broken(out, 1)
         time.sleep(0.3 * random.random())
         process.kill()
-        ended(process)
+        wait_for_exit(process)
     return "3 killed"
 
 
@@ -141,7 +141,7 @@ def signalled(times: int) -> Case:
         for _ in range(times):
             os.killpg(process.pid, signal.SIGINT)
             time.sleep(0.5)
-        code, _ = ended(process)
+        code, _ = wait_for_exit(process)
         return f"exit code {code} after {time.monotonic() - began:.1f} s"
 
     return case
@@ -151,17 +151,17 @@ def disk_full(bench: Bench, out: Path) -> str:
     out.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", out], check=True)
     try:
-        code, said = ended(bench.run(out))
-        stopped = "No space left on device" in said and "Traceback" not in said
+        code, output = wait_for_exit(bench.run(out))
+        stopped = "No space left on device" in output and "Traceback" not in output
         subprocess.run(["mount", "-o", "remount,size=64m", out], check=True)
-        code_after, _ = ended(bench.run(out))
+        code_after, _ = wait_for_exit(bench.run(out))
         same = published(out) == bench.wanted
     finally:
         subprocess.run(["umount", out], check=True)
     # The comparison after all cases reads what was mounted.
     out.rmdir()
     shutil.copytree(bench.work / "undisturbed", out) if same else out.mkdir()
-    return f"exit code {code}, said {'in one sentence' if stopped else said}; then {code_after}"
+    return f"exit code {code}, reported {'in one sentence' if stopped else output}; then {code_after}"
 
 
 def archive_unmounted(bench: Bench, out: Path) -> str:
@@ -173,17 +173,17 @@ def archive_unmounted(bench: Bench, out: Path) -> str:
         process = bench.broken(out, 2)
     finally:
         subprocess.run(["umount", "--lazy", bench.archive], check=True)
-    code, said = ended(process)
+    code, output = wait_for_exit(process)
     bench.archive.rmdir()
     real.rename(bench.archive)
-    return f"exit code {code}, {'told' if 'run the same command again' in said else said}"
+    return f"exit code {code}, {'reported' if 'run the same command again' in output else output}"
 
 
 def decoder_hangs(bench: Bench, out: Path) -> str:
     process = bench.broken(out, 1, "--batch-size", "1")
     found = kill_one(process.pid, "naturelm.audio.isolated", signal.SIGSTOP)
-    code, _ = ended(process)
-    code_after, _ = ended(bench.run(out, "--retry-failed"))
+    code, _ = wait_for_exit(process)
+    code_after, _ = wait_for_exit(bench.run(out, "--retry-failed"))
     return f"stopped: {found}, exit code {code}, with --retry-failed {code_after}"
 
 
@@ -193,12 +193,13 @@ def unreadable_directory(bench: Bench, out: Path) -> str:
     # Root reads everything but for these two capabilities.
     bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     try:
-        code, said = ended(bench.run(out, prefix=bound))
+        code, output = wait_for_exit(bench.run(out, prefix=bound))
     finally:
         closed.chmod(0o755)
-    told = "night1: corrupt (cannot be read: Permission denied)" in said
-    code_after, _ = ended(bench.run(out, "--prune"))
-    return f"exit code {code}, the directory is {'named' if told else 'NOT named: ' + said}; with --prune {code_after}"
+    is_named = "night1: corrupt (cannot be read: Permission denied)" in output
+    code_after, _ = wait_for_exit(bench.run(out, "--prune"))
+    named = "named" if is_named else f"NOT named: {output}"
+    return f"exit code {code}, the directory is {named}; with --prune {code_after}"
 
 
 def clock_jumps(seconds: int) -> Case:
@@ -210,7 +211,7 @@ def clock_jumps(seconds: int) -> Case:
         env = {"LD_PRELOAD": str(shim), "CLOCK_JUMP_S": str(seconds)}
         process = bench.broken(out, 2, "--batch-size", "1", env=env)
         process.kill()
-        ended(process)
+        wait_for_exit(process)
         return "the first run killed after the jump"
 
     return case
@@ -245,9 +246,9 @@ def main() -> None:
         began = time.monotonic()
         try:
             what = case(bench, out)
-            code, said = ended(bench.run(out))
+            code, output = wait_for_exit(bench.run(out))
             same = published(out) == bench.wanted and not staged(out) and code == 0
-            result = "identical" if same else f"DIFFERENT {said}"
+            result = "identical" if same else f"DIFFERENT {output}"
         except (AssertionError, OSError, subprocess.SubprocessError) as error:
             what, result = f"{type(error).__name__}: {error}", "NOT DONE"
         print(f"| {name} | {what} | {result} | {time.monotonic() - began:.0f} s |", flush=True)

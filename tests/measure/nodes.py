@@ -27,7 +27,7 @@ from tests.archive.stub_runs import record
 RECORDINGS = 60
 SEGMENTS = 4 * RECORDINGS
 NODE = {"num_cpus": 2, "memory": 4 << 30, "object_store_memory": 1 << 30}
-# Ray counts GPUs that it is told of; the model that sleeps needs none.
+# Ray counts GPUs that are declared to it; the model that sleeps needs none.
 GPU_NODE = NODE | {"num_cpus": 6, "num_gpus": 1}
 
 

@@ -148,12 +148,12 @@ def main() -> None:
     archive, out = given.directory / "archive", given.directory / "out"
     if given.step:
         began = time.monotonic()
-        said = step(given.step, archive, out)
+        measured = step(given.step, archive, out)
         spent = resource.getrusage(resource.RUSAGE_SELF)
         cpu_s = spent.ru_utime + spent.ru_stime
-        said |= {"s": round(time.monotonic() - began, 1), "cpu_s": round(cpu_s, 1)}
-        said |= {"peak_mb": round(spent.ru_maxrss / 1024)}
-        print(json.dumps(said))
+        measured |= {"s": round(time.monotonic() - began, 1), "cpu_s": round(cpu_s, 1)}
+        measured |= {"peak_mb": round(spent.ru_maxrss / 1024)}
+        print(json.dumps(measured))
         return
     for count in given.counts:
         shutil.rmtree(given.directory, ignore_errors=True)

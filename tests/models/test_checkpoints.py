@@ -1,4 +1,4 @@
-"""Loading and saving: what fits is read, what does not is said in one sentence."""
+"""Loading and saving: what fits is read, what does not is reported in one sentence."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def only(path: Path) -> Recording:
     return recording
 
 
-def heard(decoder: IsolatedDecoder, recording: Recording) -> DecodedSpan:
+def decoded_whole(decoder: IsolatedDecoder, recording: Recording) -> DecodedSpan:
     assert recording.has_sound, recording
     (span,) = decoder.decode(DecodeRequest(recording.absolute_path, ((0.0, recording.duration_s),)))
     return span
@@ -134,7 +134,7 @@ HEARD: dict[str, Make] = {
 def test_all_of_it_is_heard(tmp_path: Path, decoder: IsolatedDecoder, kind: str) -> None:
     recording = only(HEARD[kind](tmp_path))
     assert recording.status == "ok"
-    span = heard(decoder, recording)
+    span = decoded_whole(decoder, recording)
     assert (span.status, span.error) == ("ok", None)
     assert span.decoded_s == pytest.approx(SECONDS, abs=0.1)
     sound = pcm_samples(span.pcm)
@@ -240,7 +240,7 @@ PARTS: dict[str, tuple[Make, float, float]] = {
 def test_what_lies_before_the_damage_is_heard(tmp_path: Path, decoder: IsolatedDecoder, kind: str) -> None:
     make, seconds, tolerance_s = PARTS[kind]
     recording = only(make(tmp_path))
-    span = heard(decoder, recording)
+    span = decoded_whole(decoder, recording)
     assert span.decoded_s == pytest.approx(seconds, abs=tolerance_s)
     # What is claimed is what the file holds, except for damage in its middle, which only decoding meets.
     assert span.status == "partial" or recording.duration_s == pytest.approx(seconds, abs=tolerance_s)

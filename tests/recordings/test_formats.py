@@ -1,4 +1,4 @@
-"""What is a recording by its name and content, and what is said of those that are not read."""
+"""What is a recording by its name and content, and how those that are not read are reported."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_recordings_that_are_not_read_name_the_program_that_converts_them(
 
 
 @pytest.mark.parametrize(
-    ("head", "said"),
+    ("head", "expected"),
     [
         (b"WAac", "Song Meter"),
         (b"X3ARCHIV", "X3"),
@@ -68,10 +68,10 @@ def test_recordings_that_are_not_read_name_the_program_that_converts_them(
         (b"\x1a\x45\xdf\xa3", "video"),
     ],
 )
-def test_content_is_recognised_under_another_name(tmp_path: Path, head: bytes, said: str) -> None:
+def test_content_is_recognised_under_another_name(tmp_path: Path, head: bytes, expected: str) -> None:
     recording = only(tmp_path / "20240510_053000.wav", head + RANDOM)
     assert recording.status == "unsupported"
-    assert said in (recording.error or "")
+    assert expected in (recording.error or "")
 
 
 @pytest.mark.parametrize("name", ["x.x.wav", "x.xwav", "x.kwav", "x.bwf"])

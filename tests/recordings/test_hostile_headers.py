@@ -214,8 +214,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def test_times_outside_the_calendar_are_null_and_remarked(
     tmp_path: Path, guano: str, comment: str, remark: str
 ) -> None:
-    said = f"Recorded at {comment} by AudioMoth 24F3 at medium gain" if comment else "night"
-    recording = only(tmp_path / "x.wav", audiomoth_bytes(noise(1), said, guano or None))
+    full_comment = f"Recorded at {comment} by AudioMoth 24F3 at medium gain" if comment else "night"
+    recording = only(tmp_path / "x.wav", audiomoth_bytes(noise(1), full_comment, guano or None))
     assert recording.start_time is None
     assert recording.start_local in (None, datetime(2025, 11, 30, 23, 59, 59))
     assert len(recording.remarks) == 1

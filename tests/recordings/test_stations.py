@@ -194,7 +194,7 @@ def test_drift_is_corrected_where_only_local_time_is_known(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("name\nA\n", "the first line has no column station; the columns are station, latitude"),
         ("latitude,longitude\n1,2\n", "no column station"),
@@ -215,10 +215,10 @@ def test_drift_is_corrected_where_only_local_time_is_known(tmp_path):
         ("station,start,end\nA,2024-05-01,2024-05-31\nA,2024-05-31,2024-06-30\n", "'A' overlap"),
     ],
 )
-def test_mistake_in_the_file_is_one_sentence(tmp_path, text, told):
+def test_mistake_in_the_file_is_one_sentence(tmp_path, text, expected):
     with pytest.raises(NaturelmError) as error:
         stations(tmp_path, text)
-    assert told in str(error.value)
+    assert expected in str(error.value)
     assert str(error.value).startswith(f"{tmp_path / 'stations.csv'}: ")
 
 

@@ -124,7 +124,7 @@ NOW = datetime(2026, 11, 26, 12)
 
 
 @pytest.mark.parametrize(
-    ("start", "said"),
+    ("start", "expected"),
     [
         (datetime(1970, 1, 1, 0, 3), "the clock shows 1970, where a clock begins that was never set"),
         (datetime(1980, 1, 1), "the clock shows 1980, where a clock begins that was never set"),
@@ -139,6 +139,6 @@ NOW = datetime(2026, 11, 26, 12)
     ],
 )
 def test_clocks_that_were_never_set_or_run_ahead_are_remarked(
-    start: datetime | None, said: str | None
+    start: datetime | None, expected: str | None
 ) -> None:
-    assert clock_remark(start, NOW) == said
+    assert clock_remark(start, NOW) == expected

@@ -79,12 +79,12 @@ def test_process_that_has_a_dead_ones_number_is_another(tmp_path):
 @pytest.mark.parametrize("heartbeat", ["1970-01-01T00:00:00+00:00", "2099-01-01T00:00:00+00:00"])
 def test_silent_lock_of_another_machine_is_taken_whatever_its_clock_says(tmp_path, heartbeat):
     write(tmp_path, replace(elsewhere(), heartbeat=heartbeat))
-    said: list[str] = []
-    with Lock(tmp_path, said.append):
+    reported: list[str] = []
+    with Lock(tmp_path, reported.append):
         holder = read_lock(tmp_path)
         assert holder is not None
         assert holder.token != "theirs"
-    assert "a run on otherhost" in said[0]
+    assert "a run on otherhost" in reported[0]
 
 
 @pytest.mark.parametrize("heartbeat", ["1970-01-01T00:00:00+00:00", "2099-01-01T00:00:00+00:00"])

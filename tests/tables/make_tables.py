@@ -44,7 +44,7 @@ def recording_id(path: str) -> str:
 
 
 def recording(path: str, start_local: dt.datetime | None = None, **fields: Any) -> dict[str, Any]:
-    """A `recordings` row: a minute of sound at station A, UTC, unless said otherwise."""
+    """A `recordings` row: a minute of sound at station A, UTC, by default."""
     row = {
         "recording_id": recording_id(path),
         "path": path,

@@ -192,18 +192,18 @@ def test_an_export_replaces_the_one_before(night, tmp_path):
 
 
 def test_unknown_format_and_unfit_out_are_told(night, tmp_path):
-    def told(form, out):
+    def error_message(form, out):
         result = CliRunner().invoke(main, ["export", str(night), "--format", form, "--out", str(out)])
         assert result.exit_code == 2
         assert len(result.output.splitlines()) == 1
         return result.output
 
-    assert "format is 'xlsx'; give one of audacity, birdnet-csv" in told("xlsx", tmp_path / "x")
+    assert "format is 'xlsx'; give one of audacity, birdnet-csv" in error_message("xlsx", tmp_path / "x")
     file = tmp_path / "file"
     file.write_text("x")
     for form in FORMATS:
-        assert "give" in told(form, file if form in PER_RECORDING | {"camtrap-dp"} else tmp_path)
-    assert "cannot be written" in told("csv", file / "below.csv")
+        assert "give" in error_message(form, file if form in PER_RECORDING | {"camtrap-dp"} else tmp_path)
+    assert "cannot be written" in error_message("csv", file / "below.csv")
     assert "holds no results" in CliRunner().invoke(
         main, ["export", str(tmp_path), "--format", "csv", "--out", str(tmp_path / "x")]
     ).output  # fmt: skip

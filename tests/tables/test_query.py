@@ -201,11 +201,11 @@ def test_what_the_job_commits_reads_the_same_before_and_after_publishing(tmp_pat
     )
     segments = [segment_id(row["recording_id"], window) for window in (0, 1)]
     for window, segment in enumerate(segments):
-        said = detection(row, 10.0 * window, f"Robin {window}")
+        row_of_window = detection(row, 10.0 * window, f"Robin {window}")
         of_segment = {
             "recordings": [row | {"status": ["partial", "ok"][window], "error": ["cut", None][window]}],
-            "answers": [said | {"window": window, "prompt": "?", "tokens": 1}],
-            "detections": [said],
+            "answers": [row_of_window | {"window": window, "prompt": "?", "tokens": 1}],
+            "detections": [row_of_window],
             "captions": [caption(row, 10.0 * window, "A robin.")],
         }
         tables = {
@@ -354,7 +354,7 @@ def test_what_only_asks_is_answered(night, sql):
 
 
 @pytest.mark.parametrize(
-    ("sql", "told"),
+    ("sql", "expected"),
     [
         ("SELECT foo FROM detections", "foo"),
         ("SELEC 1", "SELEC"),
@@ -363,10 +363,10 @@ def test_what_only_asks_is_answered(night, sql):
         ("SELECT CAST('x' AS INTEGER)", "'x'"),
     ],
 )
-def test_wrong_sql_is_told_in_one_sentence(night, sql, told):
+def test_wrong_sql_is_reported_in_one_sentence(night, sql, expected):
     result = ask(night, sql)
     assert result.exit_code == 2
-    assert told in result.output
+    assert expected in result.output
     assert len(result.output.splitlines()) == 1
 
 

@@ -30,7 +30,7 @@ def tone(hertz: float = 1000.0, samples: int = 16_000) -> np.ndarray:
     return (0.2 * np.sin(2 * np.pi * hertz * np.arange(samples) / 16_000)).astype(np.float32)
 
 
-def heard(*questions: Question) -> LabelledSound:
+def tone_with(*questions: Question) -> LabelledSound:
     return LabelledSound(tone(), questions, ("Owl",))
 
 
@@ -65,7 +65,7 @@ def test_only_detection_without_options_is_open():
     assert not tasks.is_open_detection("common-naming")
 
 
-def test_time_factors_are_even_in_the_logarithm_and_as_frequent_as_told():
+def test_time_factors_are_even_in_the_logarithm_and_as_frequent_as_configured():
     rng = np.random.default_rng(0)
     factors = np.array([augment.time_factor(rng, 0.3, 2.0) for _ in range(20_000)])
     scaled = factors[factors != 1.0]
@@ -88,7 +88,7 @@ def test_noise_has_the_drawn_level_and_frequency():
     rng = np.random.default_rng(1)
     ratios = []
     for _ in range(2000):
-        example = augment.noisy(heard(NAMING), rng, 0.4, (-10.0, 25.0), white)
+        example = augment.noisy(tone_with(NAMING), rng, 0.4, (-10.0, 25.0), white)
         if example.waveform is not None and not np.array_equal(example.waveform, tone()):
             added = example.waveform - tone()
             ratios.append(10 * np.log10(np.mean(tone() ** 2) / np.mean(added**2)))
@@ -103,15 +103,15 @@ def test_noise_has_the_drawn_level_and_frequency():
 @pytest.mark.parametrize("question", PROTECTED, ids=lambda q: q.task)
 def test_no_noise_where_the_task_forbids_it(question):
     for seed in range(5):
-        example = augment.noisy(heard(question), np.random.default_rng(seed), 1.0, (0.0, 0.0), white)
+        example = augment.noisy(tone_with(question), np.random.default_rng(seed), 1.0, (0.0, 0.0), white)
         assert np.array_equal(example.waveform, tone())
-        masked, is_noise = augment.mask_by_noise(heard(question), np.random.default_rng(seed), 1.0, white)
+        masked, is_noise = augment.mask_by_noise(tone_with(question), np.random.default_rng(seed), 1.0, white)
         assert not is_noise
         assert masked.questions == (question,)
 
 
 def test_one_protected_question_protects_the_sound_of_all():
-    example = augment.noisy(heard(NAMING, CAPTION), np.random.default_rng(0), 1.0, (0.0, 0.0), white)
+    example = augment.noisy(tone_with(NAMING, CAPTION), np.random.default_rng(0), 1.0, (0.0, 0.0), white)
     assert np.array_equal(example.waveform, tone())
 
 
@@ -120,7 +120,7 @@ def test_silence_and_silent_noise_are_left_alone():
     noise_on_silence = augment.noisy(silent, np.random.default_rng(0), 1.0, (0.0, 0.0), white)
     assert not noise_on_silence.waveform.any()
     silence_on_tone = augment.noisy(
-        heard(NAMING), np.random.default_rng(0), 1.0, (0.0, 0.0), lambda rng: np.zeros(100, np.float32)
+        tone_with(NAMING), np.random.default_rng(0), 1.0, (0.0, 0.0), lambda rng: np.zeros(100, np.float32)
     )
     assert np.array_equal(silence_on_tone.waveform, tone())
 
@@ -129,7 +129,7 @@ def test_noise_in_place_of_a_detection_example_is_answered_by_none():
     rng = np.random.default_rng(2)
     masked = 0
     for _ in range(3000):
-        example, is_noise = augment.mask_by_noise(heard(DETECTION, OPTIONS), rng, 0.1, white)
+        example, is_noise = augment.mask_by_noise(tone_with(DETECTION, OPTIONS), rng, 0.1, white)
         masked += is_noise
         if is_noise:
             assert [question.text for question in example.questions] == ["None", "None"]
@@ -143,7 +143,7 @@ def test_noise_in_place_of_a_detection_example_is_answered_by_none():
 
 
 def test_naming_is_never_replaced_by_noise():
-    example, is_noise = augment.mask_by_noise(heard(NAMING), np.random.default_rng(0), 1.0, white)
+    example, is_noise = augment.mask_by_noise(tone_with(NAMING), np.random.default_rng(0), 1.0, white)
     assert not is_noise
     assert np.array_equal(example.waveform, tone())
 
@@ -158,7 +158,7 @@ def test_gain_is_even_in_decibels():
 
 def test_the_same_generator_state_gives_the_same_example():
     first, again = (
-        augment.noisy(heard(NAMING), np.random.default_rng(5), 1.0, (-10.0, 25.0), white) for _ in "ab"
+        augment.noisy(tone_with(NAMING), np.random.default_rng(5), 1.0, (-10.0, 25.0), white) for _ in "ab"
     )
     assert np.array_equal(first.waveform, again.waveform)
 

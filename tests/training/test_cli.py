@@ -1,4 +1,4 @@
-"""What `naturelm train` and `naturelm export-checkpoint` say to a user."""
+"""What `naturelm train` and `naturelm export-checkpoint` print."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def written(shape, manifest, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sections", "told"),
+    ("sections", "expected"),
     [
         ({"optimizer": {}}, "unknown setting optimizer; see configs/train/stage1.yaml"),
         ({"optimisation": {"momentum": 1}}, "unknown setting optimisation.momentum"),
@@ -72,8 +72,8 @@ def written(shape, manifest, tmp_path):
         ({"run": {"best_by": "f1"}, "evaluation": {"generate": False}}, "needs evaluation.generate"),
     ],
 )
-def test_mistake_is_one_sentence_and_exit_code_2(written, tmp_path, sections, told):
-    assert told in refused(call("train", written(**sections)))
+def test_mistake_is_one_sentence_and_exit_code_2(written, tmp_path, sections, expected):
+    assert expected in refused(call("train", written(**sections)))
     assert not (tmp_path / "run").exists()
 
 
@@ -84,11 +84,11 @@ def test_no_workers_are_refused_and_ray_may_be_left_out(written, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_missing_config_is_told(tmp_path):
+def test_missing_config_is_reported(tmp_path):
     assert "cannot read the configuration" in refused(call("train", tmp_path / "none.yaml"))
 
 
-def test_manifest_without_rows_is_told(written, tmp_path):
+def test_manifest_without_rows_is_reported(written, tmp_path):
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     assert "empty.jsonl: contains no rows" in refused(

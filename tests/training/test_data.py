@@ -238,7 +238,7 @@ def test_only_broken_recordings_end_in_one_sentence(corpus):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "expected"),
     [
         ({"noise_probability": 0.4}, "need noise_folders"),
         ({"noise_only_probability": 0.1}, "need noise_folders"),
@@ -248,8 +248,8 @@ def test_only_broken_recordings_end_in_one_sentence(corpus):
         ({"window": 10}, "Extra inputs are not permitted"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings, told):
-    with pytest.raises(ValidationError, match=told):
+def test_settings_that_cannot_be_are_refused(settings, expected):
+    with pytest.raises(ValidationError, match=expected):
         DataSettings(**({"manifests": ("m.jsonl",)} | settings))
 
 

@@ -76,7 +76,7 @@ def test_manifest_in_an_object_store_names_recordings_there_and_anywhere(here, b
     assert [len(piece(example.path, 0.05, 0.0)) for example in examples] == [800] * 3
 
 
-def test_recording_that_no_store_holds_is_told(here, bucket):
+def test_recording_that_no_store_contains_is_reported(here, bucket):
     rows = [ROW | {"path": path, "id": path} for path in (f"{bucket}/d.wav", "ftp://there/a.wav")]
     assert problems(jsonl(here / "m.jsonl", *rows))[1:] == [
         f"  row 1: there is no file {bucket}/d.wav",
@@ -84,7 +84,7 @@ def test_recording_that_no_store_holds_is_told(here, bucket):
     ]
 
 
-def test_store_that_refuses_is_told_once_with_the_row(here, bucket, object_store, point_at):
+def test_store_that_refuses_is_reported_once_with_the_row(here, bucket, object_store, point_at):
     rows = [ROW | {"path": path, "id": path} for path in (f"{bucket}/a.wav", f"{bucket}/b.wav")]
     with failing(object_store, 403) as endpoint:
         point_at(endpoint)
@@ -119,7 +119,7 @@ def test_absolute_paths_stay(here, tmp_path_factory):
     assert read_manifest(elsewhere)[0].path == str(here / "a.wav")
 
 
-def test_all_problems_are_told_at_once_with_their_rows(here):
+def test_all_problems_are_reported_at_once_with_their_rows(here):
     path = jsonl(
         here / "m.jsonl",
         ROW,
@@ -132,9 +132,9 @@ def test_all_problems_are_told_at_once_with_their_rows(here):
         {"path": "a.wav", "text": 3},
     )
     path.write_text(path.read_text() + "{broken\n")
-    first, *told = problems(path)
+    first, *lines = problems(path)
     assert first == f"{path}: 10 problems; fix the rows:"
-    assert [line.strip() for line in told[:6]] == [
+    assert [line.strip() for line in lines[:6]] == [
         f"row 2: there is no file {here / 'missing.wav'}",
         "row 3: text is empty",
         "row 4: unknown column 'lable'; known are path, files, text, prompt, task, id",
@@ -142,24 +142,24 @@ def test_all_problems_are_told_at_once_with_their_rows(here):
         'row 6: is "Owl", not an object with columns',
         "row 7: files contains 2 paths; a question is about one recording, so give one in a list",
     ]
-    assert [line.strip() for line in told[6:9]] == [
+    assert [line.strip() for line in lines[6:9]] == [
         "row 8: text is 3, not text",
         "row 8: prompt is missing",
         "row 8: task is missing",
     ]
-    assert told[9].startswith("  row 9: is not valid JSON")
+    assert lines[9].startswith("  row 9: is not valid JSON")
 
 
 def test_many_problems_are_counted_not_listed(here):
     rows = [ROW | {"text": "", "id": str(number)} for number in range(500)]
-    first, *told = problems(jsonl(here / "m.jsonl", *rows))
+    first, *lines = problems(jsonl(here / "m.jsonl", *rows))
     assert "500 problems" in first
-    assert len(told) == 21
-    assert told[-1] == "  and 480 more"
+    assert len(lines) == 21
+    assert lines[-1] == "  and 480 more"
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "expected"),
     [
         ("m.jsonl", b"", "contains no rows"),
         ("m.csv", b"path,text\n", "a manifest ends in .jsonl, .json, .parquet"),
@@ -169,9 +169,9 @@ def test_many_problems_are_counted_not_listed(here):
         ("m.jsonl", b'{"text": "\xff"}\n', "is not UTF-8 text"),
     ],
 )
-def test_what_is_no_manifest_is_refused(tmp_path, name, content, told):
+def test_what_is_not_a_manifest_is_refused(tmp_path, name, content, expected):
     (tmp_path / name).write_bytes(content)
-    assert told in problems(tmp_path / name)[0]
+    assert expected in problems(tmp_path / name)[0]
 
 
 def test_a_missing_manifest_is_refused(tmp_path):
@@ -232,7 +232,7 @@ def test_closed_questions_hold_their_answer_or_say_none(folders, tmp_path):
         assert {row["text"] == "None" for row in closed} == expected
 
 
-def test_options_of_detection_can_be_told_from_the_prompt(folders, tmp_path):
+def test_options_of_detection_can_be_read_from_the_prompt(folders, tmp_path):
     call(folders, "--out", tmp_path / "m.jsonl", "--ask", "detection-options")
     for row in rows_of(tmp_path / "m.jsonl"):
         split = split_options(row["prompt"])
@@ -301,7 +301,7 @@ def test_problems_of_a_table_are_told_at_once(here):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["t.csv"], "--out is missing"),
         (["nowhere", "--out", "m.jsonl"], "nowhere: cannot be read (No such file or directory)"),
@@ -314,14 +314,14 @@ def test_problems_of_a_table_are_told_at_once(here):
         (["bare.csv", "--out", "m.jsonl"], "needs a column for the file"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(here, monkeypatch, arguments, told):
+def test_bad_input_is_one_sentence_and_exit_code_2(here, monkeypatch, arguments, expected):
     monkeypatch.chdir(here)
     Path("empty").mkdir()
     table(Path("t.csv"), {"file": "a.wav", "label": "Owl"})
     table(Path("bare.csv"), {"name": "a.wav"})
     result = call(*arguments)
     assert result.exit_code == 2
-    assert told in result.output
+    assert expected in result.output
     assert len(result.output.strip().splitlines()) == 1
 
 

@@ -98,7 +98,7 @@ def test_shares_are_beta_clipped_and_add_up_to_one():
     assert both.waveform == pytest.approx(np.full(SAMPLES, 0.5))
 
 
-def test_one_or_two_partners_in_as_many_examples_as_told():
+def test_one_or_two_partners_in_as_many_examples_as_configured():
     counts = [
         len(mix(openly("Owl"), openly("Frog"), openly("Wolf"), seed=seed, most=2, probability=0.45).labels)
         for seed in range(3000)
@@ -115,7 +115,7 @@ def test_other_tasks_are_never_mixed(task):
     assert mix(base, openly("Frog")) is base
 
 
-def test_a_closed_question_whose_options_cannot_be_told_is_not_mixed():
+def test_a_closed_question_whose_options_cannot_be_read_is_not_mixed():
     base = example(("Say which of Owl or Bat is there.", "Owl", "common-detection-random"))
     assert mix(base, openly("Frog")) is base
 

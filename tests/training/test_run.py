@@ -260,7 +260,7 @@ def test_second_stage_begins_with_what_the_first_one_learnt(shape, manifest, und
     assert (tmp_path / "stage2/llm/model.safetensors").is_file()
 
 
-def test_checkpoint_that_is_not_there_is_told(undisturbed, tmp_path):
+def test_checkpoint_that_does_not_exist_is_reported(undisturbed, tmp_path):
     with pytest.raises(NaturelmError, match="has no checkpoint of step 3; there are 4, 6"):
         export(f"{undisturbed}/checkpoints/step-00000003", tmp_path / "out")
     with pytest.raises(NaturelmError, match="contains no run"):

@@ -28,7 +28,7 @@ AUXILIARY = {"labels": ["Owl", "Frog", "Bat"], "steps": 3, "alone_steps": 1}
 
 
 def work(worker: Worker, shape: Path, manifest: Path, out: Path, sharded: bool) -> None:
-    """Train a few steps on this worker, go on from its state in a fresh one, evaluate, and note it all."""
+    """Train a few steps on this worker, continue from its state in a fresh one, evaluate, and record all results."""
     values = config(
         shape,
         manifest,
