@@ -14,7 +14,8 @@ help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # uv resolves torch and torchaudio from the same index; plain pip may mix builds that do not load together. Bytecode is
-# compiled once here: where Python may not write it (PYTHONDONTWRITEBYTECODE), each start of a command takes 10 s more.
+# compiled once here: where Python may not write it (PYTHONDONTWRITEBYTECODE), each start of a command would compile it
+# again.
 .venv/installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or later" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -66,7 +66,7 @@ def evaluate(
     if out is None:
         raise NaturelmError("--out is missing; give a directory for the results")
     _check_libraries()
-    check_directory(out)
+    _check_directory(out)
     from naturelm.evaluation.predictions import read_predictions, select
     from naturelm.evaluation.result import evaluate as score
     from naturelm.evaluation.writing import write_result
@@ -98,7 +98,7 @@ def compare(first: Location, second: Location, out: Location | None, components:
     """
     _check_libraries()
     if out is not None:
-        check_directory(out)
+        _check_directory(out)
     from naturelm.evaluation.compare import compare as differences_of
     from naturelm.evaluation.compare import short_name
     from naturelm.evaluation.predictions import read_predictions, select
@@ -116,7 +116,7 @@ def compare(first: Location, second: Location, out: Location | None, components:
         click.echo(f"{out}: {', '.join(files)}")
 
 
-def check_directory(out: Location) -> None:
+def _check_directory(out: Location) -> None:
     """Refuse a --out that is a file, before anything slow begins."""
     if out.is_file():
         raise NaturelmError(f"{out}: is a file; give --out a directory")

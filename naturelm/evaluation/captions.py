@@ -9,11 +9,14 @@ import importlib.util
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+CIDER_ONLY = "SPIDEr was not computed, only CIDEr: {}"
+"""The note about captions where SPICE cannot run; takes what is missing."""
 
 _JAVA = "8"
 _MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
@@ -29,8 +32,10 @@ def cider_scores(answers: Sequence[str], labels: Sequence[str]) -> NDArray[np.fl
     return np.asarray(scores, dtype=np.float64)
 
 
-def missing_for_spice() -> str | None:
-    """What SPICE needs and this machine lacks, as the end of a sentence; None where it can run."""
+def missing_for_spice(scorings: Iterable[str]) -> str | None:
+    """What SPICE needs and this machine lacks, as the end of a sentence; None where it can run or is not needed."""
+    if "captioning" not in scorings:
+        return None
     java = shutil.which("java")
     if java is None:
         return f"Java is not installed; SPICE needs Java {_JAVA}"

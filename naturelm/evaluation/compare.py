@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from naturelm.errors import NaturelmError
-from naturelm.evaluation.captions import missing_for_spice
+from naturelm.evaluation.captions import CIDER_ONLY, missing_for_spice
 from naturelm.evaluation.differences import Difference
 from naturelm.evaluation.intervals import interval, p_value, resample
 from naturelm.evaluation.predictions import Predictions
@@ -54,9 +54,9 @@ def compare(
         for part in parts
         if part.component not in theirs
     ]
-    lacking = missing_for_spice() if any(part.scoring == "captioning" for part in shared) else None
+    lacking = missing_for_spice({part.scoring for part in shared})
     if lacking:
-        notes.append(f"SPIDEr was not computed, only CIDEr: {lacking}")
+        notes.append(CIDER_ONLY.format(lacking))
     differences = []
     for part in shared:
         scored = [

@@ -1,6 +1,6 @@
 """From a model's answers to the labels of a component, as BEANS-Zero's official tool matches them.
 
-An answer that is no label becomes the one with the least Levenshtein distance. Where several are equally near, the
+An answer that is not a label becomes the one with the least Levenshtein distance. Where several are equally near, the
 official tool takes the one that its set of labels yields first, which differs from run to run unless PYTHONHASHSEED is
 set. Here it is the one that the set yields with PYTHONHASHSEED=0, so that the official tool can reproduce the figures;
 ties are reported, with the figures of other choices (decision 7).

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from naturelm.errors import NaturelmError
-from naturelm.evaluation.captions import missing_for_spice
+from naturelm.evaluation.captions import CIDER_ONLY, missing_for_spice
 from naturelm.evaluation.components import BEANS_ZERO
 from naturelm.evaluation.intervals import Interval, interval, resample
 from naturelm.evaluation.matching import Match
@@ -83,16 +83,15 @@ def evaluate(
         SPIDEr is required and cannot be computed here.
     """
     predictions = list(predictions)
-    captions = any(part.scoring == "captioning" for part in predictions)
-    lacking = missing_for_spice() if captions else None
+    lacking = missing_for_spice({part.scoring for part in predictions})
     if lacking and require_spider:
         raise NaturelmError(
             f"SPIDEr cannot be computed: {lacking}; leave out --require-spider for CIDEr alone"
         )
-    results = [_result(score(part, spice=captions and not lacking)) for part in predictions]
+    results = [_result(score(part, spice=lacking is None)) for part in predictions]
     notes = [note for result in results for note in _notes(result)]
     if lacking:
-        notes.append(f"SPIDEr was not computed, only CIDEr: {lacking}")
+        notes.append(CIDER_ONLY.format(lacking))
     return results, notes
 
 

@@ -74,7 +74,7 @@ def write_result(directory: Location, results: Sequence[ComponentResult], notes:
         **confusion_plots(results),
     }
     files["evaluation.html"] = render_page(results, notes).encode("utf-8")
-    write_files(directory, files)
+    _write_files(directory, files)
     return list(files)
 
 
@@ -107,11 +107,11 @@ def write_comparison(
         "comparison.png": differences_plot(list(mains.values()), *names),
         "comparison.html": render_comparison(differences, *names, notes).encode("utf-8"),
     }
-    write_files(directory, files)
+    _write_files(directory, files)
     return list(files)
 
 
-def write_files(directory: Location, files: dict[str, bytes]) -> None:
+def _write_files(directory: Location, files: dict[str, bytes]) -> None:
     """Write files into a directory, each whole or not at all; NaturelmError where that fails."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
