@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import duckdb
 
+_INTERRUPTED_IN_DUCKDB = "Query interrupted"
+
 
 @contextmanager
 def interruptible(connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -43,8 +45,9 @@ def interruptible(connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.Duck
     watcher.start()
     try:
         yield connection
-    except Exception:
-        if interrupted.is_set():
+    except Exception as error:
+        # DuckDB looks for signals too, and may raise before the thread has read the socket.
+        if interrupted.is_set() or str(error) == _INTERRUPTED_IN_DUCKDB:
             raise KeyboardInterrupt from None
         raise
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -36,5 +37,12 @@ cli.main(["verb"])
 
 
 def test_ctrl_c_that_a_c_library_drops_ends_the_command_all_the_same():
-    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=55)
+    done = subprocess.run(
+        [sys.executable, "-c", LOST],
+        capture_output=True,
+        text=True,
+        timeout=55,
+        # A shell starts what runs in the background with this signal ignored, the tests as well.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     assert (done.returncode, done.stderr) == (130, "interrupted\n")

@@ -526,6 +526,29 @@ def test_ctrl_c_ends_a_query_at_once_and_leaves_no_half_file(night, tmp_path, sq
     assert list(tmp_path.glob("*.csv*")) == []
 
 
+INTERRUPTS = """
+import signal, threading, duckdb
+from naturelm.machine import signal_main_thread
+from naturelm.tables.interrupt import interruptible
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _ in range(40):
+    try:
+        with interruptible(duckdb.connect()) as connection:
+            threading.Timer(0.03, signal_main_thread, [signal.SIGINT]).start()
+            connection.sql("SELECT count(*) FROM range(3000000) a, range(3000000) b").to_arrow_reader(1000)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_ctrl_c_is_one_whether_duckdb_or_python_sees_it_first():
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout.splitlines(), done.stderr) == (["interrupted"] * 40, "")
+
+
 @pytest.mark.slow
 def test_a_million_rows_stream_in_flat_memory(tmp_path):
     directory = write_large(tmp_path / "large", recordings=100, detections_each=10_000)
