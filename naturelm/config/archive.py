@@ -24,34 +24,42 @@ class Section(BaseModel):
 
 
 class StationLabels(Section):
-    """The closed list of one station."""
+    """The closed list of one station.
+
+    Attributes
+    ----------
+    station : str
+        As in the tables.
+    labels : tuple of str
+        Its labels.
+    """
 
     station: str
     labels: tuple[str, ...] = Field(min_length=1)
 
 
 class Query(Section):
-    """A question put to every window.
+    """A query to the model about every window.
 
     Attributes
     ----------
     id : str
-        Short name, written in the `query` column: letters, digits, `_` and `-`.
+        Short name, written to the column `query`: letters, digits, `_` and `-`.
     prompt : str
         The question, in words.
     kind : {"detection", "caption", "classification"}
         `detection`: the answer lists labels, or is None. `caption`: the answer is a sentence.
-        `classification`: the answer is one of `labels`, each scored exactly.
+        `classification`: the answer is one of `labels`, each with an exact score.
     labels : tuple of str
-        The closed list of a `classification` query. A file may give `labels_file` instead, the path
-        of a list (see `naturelm.config.label_lists`) relative to the file's own directory: `load` reads it, so that
-        the analysis contains the labels themselves.
+        The closed list of a `classification` query. A settings file may give `labels_file` instead: the path of a list
+        (see `naturelm.config.label_lists`), relative to the settings file. The labels themselves become part of the
+        analysis, not the file's name.
     station_labels : tuple of StationLabels
-        Lists for single stations, which replace `labels` there; read from a `labels_file` with stations.
+        Lists that replace `labels` at single stations; a `labels_file` with a column `station` fills them.
     top_k : int
         How many of the best labels of a `classification` query become detections ("None" never does).
     max_new_tokens : int, optional
-        Longest answer in tokens; the archive's `generation.max_new_tokens` where not given.
+        Longest answer in tokens; by default `generation.max_new_tokens`.
     """
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
@@ -91,7 +99,19 @@ class Query(Section):
 
 
 class ModelSettings(Section):
-    """Which model answers: a bundled name, a checkpoint directory or a hub id; and how it is loaded."""
+    """Which model answers, and how it is loaded.
+
+    Attributes
+    ----------
+    name : str
+        A name from `naturelm models`, a checkpoint directory or a hub id.
+    llm : str, optional
+        Base language model, a directory or hub id; by default the one that the checkpoint names.
+    merging_alpha : float
+        Weight of the LoRA: 1 names species best, 0.4 to 0.6 follows instructions better.
+    dtype : {"auto", "float32", "bfloat16"}
+        Precision; `auto` is bfloat16 on GPUs and float32 on CPUs.
+    """
 
     name: str = "pocket"
     llm: str | None = None
@@ -100,7 +120,15 @@ class ModelSettings(Section):
 
 
 class WindowSettings(Section):
-    """Window length and seconds between window starts."""
+    """How recordings are cut into windows.
+
+    Attributes
+    ----------
+    length_s : float
+        Length of a window in seconds, at most what the model takes.
+    hop_s : float
+        Seconds between window starts; windows overlap where it is less than `length_s`.
+    """
 
     length_s: float = 10.0
     hop_s: float = 10.0
@@ -134,20 +162,42 @@ class RecordingSettings(Section):
 
 
 class AudioSettings(Section):
-    """Decoding: `channel` picks one (from 0) instead of the mean of all."""
+    """How recordings are decoded.
+
+    Attributes
+    ----------
+    channel : int, optional
+        Channel to use, from 0; by default the mean of all channels.
+    decode_timeout_s : float
+        Seconds without progress after which decoding a recording is abandoned.
+    """
 
     channel: int | None = Field(default=None, ge=0)
     decode_timeout_s: float = Field(default=60.0, gt=0)
 
 
 class GateSettings(Section):
-    """Windows that need no model: nothing in them rises `threshold_db` above the background. None: no gate."""
+    """Windows that are not shown to the model.
+
+    Attributes
+    ----------
+    threshold_db : float, optional
+        Skip windows in which nothing rises this many decibels above the background; by default no window is skipped.
+    """
 
     threshold_db: float | None = Field(default=None, gt=0, le=100)
 
 
 class GenerationSettings(Section):
-    """How answers are generated: longest answer in tokens, and beams (1: greedy)."""
+    """How answers are generated.
+
+    Attributes
+    ----------
+    max_new_tokens : int
+        Longest answer in tokens, for queries that do not set their own.
+    num_beams : int
+        Beams of the search; 1 is greedy.
+    """
 
     max_new_tokens: int = Field(default=64, ge=1, le=4096)
     num_beams: int = Field(default=1, ge=1, le=16)
@@ -159,19 +209,19 @@ class JobSettings(Section):
     Attributes
     ----------
     workers : int, optional
-        Model actors; 0 runs everything in this process, without Ray. Default: as many as the GPUs hold, or
-        one for each core where there is none.
+        Model workers; 0 runs everything in this process, without Ray. By default one for each GPU, or one for each
+        CPU core where there is no GPU.
     max_workers : int, optional
-        As nodes join the cluster, model actors are started up to this number.
+        As nodes join the cluster, more workers are started, up to this number.
     gpus_per_worker : float, optional
-        Part of a GPU that a model actor takes: 0.5 puts two on each. Default: GPUs divided by workers, at most one.
+        Share of a GPU for each worker: 0.5 puts two on each. By default GPUs divided by workers, at most one.
     batch_size : int, optional
-        Windows that the model processes at once; chosen by the engine where not given.
+        Windows that the model processes at once; by default found from free memory.
     segment_minutes : float
-        Length of the unit of work and of commit. An output directory keeps the length it was started with:
-        resampling that starts elsewhere moves scores in their last decimal.
+        Minutes of a recording that are processed and committed together. An output directory keeps the value of its
+        first run: resampling that starts elsewhere changes scores in their last decimal.
     address : str, optional
-        Ray cluster to join; a local one is started where not given.
+        Ray cluster to join; by default a local one is started.
     """
 
     workers: int | None = Field(default=None, ge=0)
@@ -191,17 +241,17 @@ class SelectionSettings(Section):
     Attributes
     ----------
     dates : str, optional
-        Local dates, as `naturelm.config.spans.parse_dates` reads them.
+        Local dates: one date, a span `2019-05-20..2019-05-22`, or several with commas between.
     hours : str, optional
-        Local hours of the day, as `naturelm.config.spans.parse_hours` reads them.
+        Local hours of the day: a span `04:00-08:00`, also over midnight, or several with commas between.
     include_undated : bool
-        With dates or hours: also recordings without a known start time, which are otherwise left out.
+        With dates or hours, also process recordings without a known start time, which are otherwise left out.
     stations : tuple of str
-        Only these; all where empty.
+        Only these stations; by default all.
     sample : float
-        This part of each station's segments in each hour of the day.
+        Share of each station's segments in each hour of the day.
     order : str
-        What is done first. `spread`: whatever is done by morning is an even sample of stations, hours and
+        What is processed first. `spread`: whatever is done by morning is an even sample of stations, hours and
         dates. `dawn-first`: what is nearest to sunrise.
     """
 
@@ -240,7 +290,13 @@ DEFAULT_QUERIES = (
 
 
 class ArchiveConfig(Section):
-    """All settings of `naturelm process`; `configs/archive.yaml` documents the defaults."""
+    """All settings of `naturelm process`; `configs/archive.yaml` documents the defaults.
+
+    Attributes
+    ----------
+    stations_file : str, optional
+        CSV file with positions, time zones, deployments and clock drifts of stations, relative to the settings file.
+    """
 
     model: ModelSettings = ModelSettings()
     queries: tuple[Query, ...] = Field(default=DEFAULT_QUERIES, min_length=1)

@@ -18,26 +18,26 @@ Measure = Literal["loss", "token_accuracy", "exact", "f1"]
 
 
 class ModelStart(Section):
-    """What training begins with, and which parts of it train.
+    """What training starts from, and which parts of the model train.
 
     Attributes
     ----------
     checkpoint : str, optional
-        Weights to continue from: preset, directory or hub id in the published layout, or the directory of an
+        Weights to continue from: a preset, a directory or a hub id in the published layout, or the directory of an
         earlier run, whose last checkpoint is taken.
     new : str or dict, optional
-        Instead of `checkpoint`: the shape of a model with random weights. Preset or directory with
+        Instead of `checkpoint`: the shape of a model with random weights. A preset or a directory with
         `config.json` (and `llm/`, for the shape of the LLM), or the contents of `config.json`; `{}` is the released
         model's.
     llm : str, optional
-        Pretrained base LLM, directory or hub id. Needed where `new` names no LLM's shape.
+        Pretrained base LLM, a directory or a hub id. Required where `new` names no shape of an LLM.
     beats : str, optional
         File with BEATs' own weights (`BEATs_iter3_plus_AS2M.pt`), for a `new` model.
     patch_filters : {"random", "cosine"}
-        How the patch filters of a `new` model without BEATs' weights begin.
+        Initial patch filters of a `new` model without BEATs' weights.
     trainable : tuple of str
-        Parts that train; of NatureLM-audio `beats`, `qformer` (with the norm before it), `projection`, `lora`, and
-        `llm`, the base itself. The others stay unchanged, without dropout and layerdrop.
+        Parts that train. Those of NatureLM-audio are `beats`, `qformer` (with the norm before it), `projection`,
+        `lora`, and `llm`, the base LLM itself. The others stay unchanged, without dropout and layerdrop.
     """
 
     checkpoint: str | None = None
@@ -61,19 +61,29 @@ class ModelStart(Section):
 
 
 class Optimisation(Section):
-    """AdamW over a cosine with a linear warm-up, as published by default.
+    """AdamW with a linear warm-up and a cosine decay; the defaults are the published values.
 
     Attributes
     ----------
-    steps, batch : int
-        Steps in all, and examples of each step, over all workers.
-    peak_lr, end_lr, warmup_steps
-        The learning rate rises linearly over `warmup_steps` and falls to `end_lr` at the last step.
-    betas, weight_decay, clip_norm
-        Of AdamW; norms and biases do not decay. Larger gradients are scaled down to `clip_norm`.
+    steps : int
+        Steps in all.
+    batch : int
+        Examples per step, over all workers.
+    peak_lr : float
+        Learning rate at the end of the warm-up.
+    end_lr : float
+        Learning rate at the last step.
+    warmup_steps : int
+        Steps over which the learning rate rises from 0 to `peak_lr`.
+    betas : (float, float)
+        AdamW's decay rates of the moments.
+    weight_decay : float
+        AdamW's weight decay; norms, biases and relative positions are exempt.
+    clip_norm : float
+        Gradients with a larger norm are scaled down to it.
     micro_batch : int, optional
-        Examples that a worker processes at once; gradients are accumulated over its share of the batch. Default:
-        all of its share.
+        Examples that a worker processes at once; gradients are accumulated until its share of the batch is complete. By
+        default all of its share.
     max_text_tokens : int
         Longest answer in tokens, end token included.
     """
@@ -108,7 +118,7 @@ class Auxiliary(Section):
     labels : tuple of str
         Labels to distinguish; an example has those that its answers name, or none.
     weight : float
-        Of this loss relative to that of the words.
+        Weight of this loss; the loss of the words has weight 1.
     steps : int
         Steps with this loss; after them only the words are trained on.
     alone_steps : int
@@ -137,14 +147,16 @@ class Evaluation(Section):
     Attributes
     ----------
     manifests : tuple of str
-        As in `data`; without manifests there is no evaluation.
-    every_steps, examples : int
-        How often, and on how many examples, the first ones.
+        Files of examples, as in `data`; without manifests there is no evaluation.
+    every_steps : int
+        Steps between evaluations.
+    examples : int
+        How many examples are evaluated, from the start of the manifests.
     generate : bool
-        Also generate answers, for `exact` (share of answers that are the text) and `f1` (of labels, over the
+        Also generate answers, for `exact` (share of answers that equal the text) and `f1` (of labels, over the
         detection tasks).
     max_new_tokens : int
-        Longest generated answer.
+        Longest generated answer in tokens.
     """
 
     manifests: tuple[str, ...] = ()
@@ -160,23 +172,25 @@ class RunSettings(Section):
     Attributes
     ----------
     storage : str
-        Directory, or URL of an object store (`s3://bucket/run`), that all workers can reach.
+        Directory, or URL in an object store (`s3://bucket/run`), that all workers can reach.
     workers : int, optional
-        Ray Train workers. Default: one per GPU, or one.
+        Ray Train workers; by default one per GPU, or one where there is none.
     ray : bool
         Train on Ray; false trains in this process alone.
     address : str, optional
-        Ray cluster to join; a local one is started where not given.
+        Ray cluster to join; by default a local one is started.
     shard : bool
         FSDP2: each worker stores a part of the weights. For a model that does not fit one GPU.
     activation_checkpointing : bool
         Compute activations again in the backward pass: less memory, a third more time.
     loaders : int
-        Processes that decode for this process with `ray: false`; on Ray, CPU tasks do it.
-    checkpoint_every, keep : int
-        Steps between checkpoints, and how many of the latest are kept in addition to the best.
+        Processes that decode recordings where `ray` is false; on Ray, CPU tasks do it.
+    checkpoint_every : int
+        Steps between checkpoints.
+    keep : int
+        How many of the latest checkpoints are kept in addition to the best.
     best_by : {"loss", "token_accuracy", "exact", "f1"}
-        What makes an evaluated checkpoint the best.
+        Measure by which the best checkpoint is chosen.
     log_every : int
         Steps averaged into one row of the metrics.
     max_failures : int
@@ -198,7 +212,15 @@ class RunSettings(Section):
 
 
 class TrainConfig(Section):
-    """All settings of `naturelm train`."""
+    """All settings of `naturelm train`.
+
+    Attributes
+    ----------
+    precision : {"bf16", "float32"}
+        `bf16` is autocast; whatever trains, and the losses, stay float32.
+    seed : int
+        Determines the order of examples, augmentation and dropout.
+    """
 
     model: ModelStart
     data: DataSettings

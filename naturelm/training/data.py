@@ -41,24 +41,30 @@ class DataSettings(Section):
     manifests : tuple of str
         Files of examples (see `naturelm.training.manifest`).
     window_s : float
-        Length of the model's input; a shorter recording is padded.
+        Length of the model's input in seconds; a shorter recording is padded.
     crop : {"random", "start"}
-        Which piece of a longer recording is used.
+        Which part of a longer recording is used.
     questions_per_example : int
         How many questions about one sound are answered at once, where the manifests contain several about a
         recording; its sound is then encoded once for all of them.
     noise_folders : tuple of str
         Directories of noise: every sound file in and below them.
-    noise_probability, noise_snr_db
-        How often noise is added, and from which range of signal-to-noise ratios.
+    noise_probability : float
+        How often noise is added.
+    noise_snr_db : (float, float)
+        Lowest and highest signal-to-noise ratio in decibels at which noise is added.
     noise_only_probability : float
         How often noise replaces the sound of a detection example, whose answer becomes None.
-    mixup_probability, mixup_partners
-        How often a detection example gets the sound of others added, and of how many at most.
-    time_scale_probability, time_scale
-        How often a sound is played at another speed, and how many times faster or slower at most.
+    mixup_probability : float
+        How often the sound of other examples is added to a detection example.
+    mixup_partners : int
+        Most examples that are added to one.
+    time_scale_probability : float
+        How often a sound is played at another speed.
+    time_scale : float
+        Largest factor by which it is played faster or slower.
     gain_db : (float, float)
-        Range of the gain applied last to every sound.
+        Lowest and highest gain in decibels; every sound gets one, after all other changes.
     """
 
     manifests: tuple[str, ...] = Field(min_length=1)
