@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 IN_PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder
 SEED := $(shell date +%s)
 
-.PHONY: help install demo test test-slow test-all test-random lint types check clean
+.PHONY: help install demo test test-slow test-all test-random lint types docs check clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,7 +22,7 @@ help:  ## Show the targets
 		|| { echo "$$($(PYTHON) --version) is too old: naturelm needs Python 3.11 or later; try make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable '.[app,evaluate,train,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable '.[app,docs,evaluate,train,dev]'
 	@touch $@
 
 install: .venv/installed  ## Install naturelm and its tools into .venv
@@ -54,7 +54,11 @@ types: .venv/installed  ## Check types, also as on Windows
 	$(BIN)/mypy
 	$(BIN)/mypy --platform win32
 
-check: lint types test  ## What to run before a commit: lint, format, types, quick tests
+check: lint types docs test  ## What to run before a commit: lint, format, types, documentation, quick tests
+
+docs: .venv/installed  ## Build the documentation into site/, without network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html; with search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
 clean:  ## Remove what the targets made
-	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv demo site .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from naturelm.models import NatureLM, load_model
     from naturelm.tables.query import open_tables
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Engine",
     "EngineQuery",
