@@ -17,7 +17,7 @@ PACKAGE = REPO / "naturelm"
 ORDER = (
     *("errors", "ids", "text", "windows", "storage", "machine", "labels", "config", "recordings", "segments"),
     *("audio", "models", "engine", "synthetic", "infer", "ray_cluster", "results", "archive", "tables"),
-    *("training", "evaluation", "bench", "app", "cli"),
+    *("training", "evaluation", "bench", "app", "service", "cli"),
 )
 RANK = {name: rank for rank, name in enumerate(ORDER)}
 MOST_LOOSE_MODULES = 10

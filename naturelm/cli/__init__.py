@@ -30,6 +30,7 @@ VERBS = {
     "clips": "Cut the best detections out of the original recordings.",
     "report": "Write one self-contained HTML page about a results directory.",
     "inference-app": "Open the web app: query a model, explore and review results.",
+    "serve": "Answer questions about sounds by HTTP, for evaluation harnesses and other tools.",
     "infer": "Run a query on a few recordings, without a job.",
     "manifest": "Write training questions from labelled recordings; check a manifest.",
     "train": "Train a model, in this process or on Ray; plot its learning curves.",
