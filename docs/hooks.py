@@ -23,7 +23,7 @@ from naturelm.config.archive import ArchiveConfig
 from naturelm.results.layout import ANALYSIS
 from naturelm.results.schemas import SCHEMA_VERSION, TABLES
 from naturelm.tables.query import open_tables
-from naturelm.training.config import TrainConfig
+from naturelm.training.settings import TrainConfig
 
 REPO = Path(__file__).resolve().parents[1]
 COLUMNS = REPO / "docs/reference/columns.yaml"

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import soxr
 
 from naturelm.audio.cutting import CutWindow, cut_windows
-from naturelm.audio.streaming import SAMPLE_RATE_HZ, DecodeError, Samples, decode
+from naturelm.audio.streaming import DecodeError, Samples, decode
 from naturelm.errors import NaturelmError
 from naturelm.models.answer import Answer
 from naturelm.storage import StorePath
-from naturelm.windows import Window, check_window, plan_windows
+from naturelm.windows import SAMPLE_RATE_HZ, Window, check_window, plan_windows
 
 if TYPE_CHECKING:
     from naturelm.engine.engine import Engine

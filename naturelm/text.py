@@ -87,6 +87,22 @@ def unguard(text: str) -> str:
     return text[1:] if text.startswith("'") and _GUARDED.match(text) else text
 
 
+def duration(seconds: float) -> str:
+    """A duration in the unit that reads best: `42 s`, `12.5 min` or `3.1 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
+
+
+def position(seconds: float) -> str:
+    """A position within a recording: `m:ss`, or `h:mm:ss` from an hour on; tenths where it is not a whole second."""
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{clock}:{rest // 10:02d}.{rest % 10}" if rest % 10 else f"{clock}:{rest // 10:02d}"
+
+
 def flat(text: str | None) -> str:
     """Text for formats without quoting: runs of control characters, tabs and line ends become one space."""
     return _CONTROL.sub(" ", text or "")

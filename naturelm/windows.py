@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 from naturelm.errors import NaturelmError
 
+SAMPLE_RATE_HZ = 16_000
+"""Recordings are resampled to this rate, which is that of all models."""
+
+TOP_FREQUENCY_HZ = SAMPLE_RATE_HZ / 2
+"""Models cannot hear what lies above."""
+
 MIN_NEW_S = 0.5
 """A last, partial window is kept if it brings at least this much sound that no earlier window holds."""
 

@@ -41,10 +41,10 @@ def test_demo_night_is_made_and_most_planted_sounds_are_found(tmp_path):
 
 @pytest.mark.slow
 def test_pocket_corpus_is_composed_of_clips_and_made_sounds(tmp_path):
-    from naturelm.training.config import ModelStart
     from naturelm.training.data import DataSettings, Stream, read_examples
-    from naturelm.training.model import make_model
+    from naturelm.training.initial_model import make_model
     from naturelm.training.objective import Preparer
+    from naturelm.training.settings import ModelStart
 
     clips, corpus = tmp_path / "esc10", tmp_path / "corpus"
     (clips / "audio").mkdir(parents=True)

@@ -35,12 +35,11 @@ from corpus import (
 )
 from numpy.typing import NDArray
 
-from naturelm.audio.streaming import SAMPLE_RATE_HZ
 from naturelm.labels import parse_labels
 from naturelm.models.naturelm.model import NatureLM
 from naturelm.recordings.discovery import find_audio
 from naturelm.synthetic import sounds as synthesis
-from naturelm.windows import plan_windows
+from naturelm.windows import SAMPLE_RATE_HZ, plan_windows
 
 WINDOW = 10 * SAMPLE_RATE_HZ
 

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from naturelm.audio.cutting import CutWindow, cut_windows
-from naturelm.audio.streaming import SAMPLE_RATE_HZ, decode
+from naturelm.audio.streaming import decode
 from naturelm.errors import NaturelmError
 from naturelm.models.presets import resolve
 from naturelm.recordings.discovery import FoundFile
 from naturelm.recordings.probe import probe
-from naturelm.windows import Window, plan_windows
+from naturelm.text import duration
+from naturelm.windows import SAMPLE_RATE_HZ, Window, plan_windows
 
 if TYPE_CHECKING:
     from naturelm.engine.engine import Engine
@@ -37,7 +38,7 @@ _BATCH_WINDOWS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
+class UploadedSound:
     """A file to ask about, and the windows that the model hears of it."""
 
     path: Path
@@ -46,12 +47,12 @@ class Sound:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowAnswer:
+class SoundAnswer:
     """The answer about one window.
 
     Attributes
     ----------
-    sound : Sound
+    sound : UploadedSound
     window : Window
     samples : array, float32 [samples]
         What the model heard, at `SAMPLE_RATE_HZ`, without padding.
@@ -61,7 +62,7 @@ class WindowAnswer:
         Mean token probability.
     """
 
-    sound: Sound
+    sound: UploadedSound
     window: Window
     samples: NDArray[np.float32]
     text: str
@@ -93,8 +94,8 @@ class Asker:
         self._engine: Engine | None = None
 
     def answer(
-        self, sounds: Sequence[Sound], question: str, merging_alpha: float
-    ) -> Iterator[list[WindowAnswer]]:
+        self, sounds: Sequence[UploadedSound], question: str, merging_alpha: float
+    ) -> Iterator[list[SoundAnswer]]:
         """Answer a question about every window, in order, a few at a time.
 
         Stopping the iteration stops the work.
@@ -119,8 +120,8 @@ class Asker:
                 yield self._answer_batch(sound, batch, question, merging_alpha)
 
     def _answer_batch(
-        self, sound: Sound, batch: list[CutWindow], question: str, merging_alpha: float
-    ) -> list[WindowAnswer]:
+        self, sound: UploadedSound, batch: list[CutWindow], question: str, merging_alpha: float
+    ) -> list[SoundAnswer]:
         from naturelm.engine.queries import EngineQuery
 
         waveforms = np.stack([cut.samples for cut in batch])
@@ -128,7 +129,7 @@ class Asker:
             engine = self._engine_at(merging_alpha, EngineQuery(question, MAX_NEW_TOKENS))
             answers = engine.answer(waveforms, SAMPLE_RATE_HZ)
         return [
-            WindowAnswer(
+            SoundAnswer(
                 sound,
                 cut.window,
                 cut.samples[: round(cut.decoded_s * SAMPLE_RATE_HZ)],
@@ -177,7 +178,7 @@ def open_sounds(
     window_s: float,
     hop_s: float,
     name_of: Callable[[Path], str] = lambda path: path.name,
-) -> list[Sound]:
+) -> list[UploadedSound]:
     """Check files and cut them into windows.
 
     Parameters
@@ -210,10 +211,10 @@ def open_sounds(
         if not recording.has_sound or recording.duration_s is None:
             raise NaturelmError(f"{name}: {recording.error or recording.status}; give another file")
         total_s += recording.duration_s
-        sounds.append(Sound(path, name, tuple(plan_windows(recording.duration_s, window_s, hop_s))))
+        sounds.append(UploadedSound(path, name, tuple(plan_windows(recording.duration_s, window_s, hop_s))))
     if total_s > MAX_SOUND_S:
         raise NaturelmError(
-            f"the sounds are {total_s / 60:.0f} minutes long; ask about at most {MAX_SOUND_S / 60:.0f} here, "
+            f"the sounds are {duration(total_s)} long; ask about at most {duration(MAX_SOUND_S)} here, "
             "and use naturelm process for more"
         )
     return sounds

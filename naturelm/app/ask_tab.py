@@ -12,14 +12,14 @@ import gradio as gr
 import numpy as np
 import soundfile
 
-from naturelm.app.ask import MAX_FILES, MAX_SOUND_S, Asker, WindowAnswer, check_question, open_sounds
-from naturelm.audio.streaming import SAMPLE_RATE_HZ
+from naturelm.app.ask import MAX_FILES, MAX_SOUND_S, Asker, SoundAnswer, check_question, open_sounds
 from naturelm.config.archive import WindowSettings
 from naturelm.errors import NaturelmError
 from naturelm.recordings.formats import READ_EXTENSIONS
 from naturelm.synthetic import sounds as synthesis
 from naturelm.tables.player import player_html, templates
-from naturelm.text import one_line
+from naturelm.text import duration, one_line, position
+from naturelm.windows import SAMPLE_RATE_HZ
 
 QUESTIONS = (
     "What are the common names for the species in the audio, if any?",
@@ -43,7 +43,7 @@ def build_ask_tab(asker: Asker, questions: tuple[str, ...] = QUESTIONS) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             files = gr.File(
-                label=f"Sounds: up to {MAX_FILES} files, {MAX_SOUND_S / 60:.0f} minutes",
+                label=f"Sounds: up to {MAX_FILES} files, {duration(MAX_SOUND_S)}",
                 file_count="multiple",
                 file_types=[f".{extension}" for extension in sorted(READ_EXTENSIONS)],
                 height=150,
@@ -143,7 +143,7 @@ def ask(
     history: list[dict[str, Any]],
 ) -> Iterator[tuple[Any, ...]]:
     """Answer a question about the visitor's sounds; yields what to show after each batch of windows."""
-    found: list[WindowAnswer] = []
+    found: list[SoundAnswer] = []
     cards: list[dict[str, Any]] = []
 
     def shown(status: str, busy: bool, more_cards: bool = True) -> tuple[Any, ...]:
@@ -200,15 +200,15 @@ def _render(template: str, **values: Any) -> str:
     return templates().get_template(template).render(values)
 
 
-def _row(answer: WindowAnswer) -> dict[str, Any]:
+def _row(answer: SoundAnswer) -> dict[str, Any]:
     return {"place": _place(answer, with_name=True), "text": answer.text, "score": answer.score}
 
 
-def _player(answer: WindowAnswer) -> str:
+def _player(answer: SoundAnswer) -> str:
     return player_html(answer.samples, SAMPLE_RATE_HZ, answer.window.start_s, _place(answer, with_name=True))
 
 
-def _summary(found: list[WindowAnswer], many: bool) -> str:
+def _summary(found: list[SoundAnswer], many: bool) -> str:
     lines = [
         f"{_place(answer, many)}  {one_line(answer.text, 300) or '(no answer)'}  ({answer.score:.2f})"
         for answer in found[:_CHAT_LINES]
@@ -218,11 +218,6 @@ def _summary(found: list[WindowAnswer], many: bool) -> str:
     return "\n".join(lines) or "There was no sound to ask about."
 
 
-def _place(answer: WindowAnswer, with_name: bool) -> str:
-    span = f"{_clock(answer.window.start_s)}–{_clock(answer.window.end_s)}"
+def _place(answer: SoundAnswer, with_name: bool) -> str:
+    span = f"{position(answer.window.start_s)}–{position(answer.window.end_s)}"
     return f"{answer.sound.name} {span}" if with_name else span
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds, 1), 60)
-    return f"{minutes:.0f}:{rest:04.1f}" if rest % 1 else f"{minutes:.0f}:{rest:02.0f}"

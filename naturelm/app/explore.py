@@ -94,7 +94,7 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundDetections:
     """Listed detections as rows (dicts), and how many fit the filters altogether."""
 
     rows: list[dict[str, Any]]
@@ -164,7 +164,7 @@ class Results:
             ).fetchall()
         return Choices([row[0] for row in stations], [row[0] for row in labels], *dates)
 
-    def search(self, filters: Filters) -> Found:
+    def search(self, filters: Filters) -> FoundDetections:
         """List detections, at most `MAX_ROWS`."""
         query = _SEARCH.format(order=ORDERS[filters.order], limit=MAX_ROWS)
         with self._connection() as tables:
@@ -185,7 +185,7 @@ class Results:
             )
             names = [column[0] for column in cursor.description]
             rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-        return Found(rows, rows[0]["found"] if rows else 0)
+        return FoundDetections(rows, rows[0]["found"] if rows else 0)
 
     def player(self, row: dict[str, Any]) -> str | None:
         """Spectrogram and player of a listed detection as HTML; None where the original is not found.

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from naturelm.machine import Gpu
+from naturelm.text import duration
 
 # The rate is that of the last minutes: starting up and yesterday's nodes say nothing about the rest.
 _RATE_OVER_S = 600.0
@@ -61,7 +62,7 @@ class Figures:
 
     def __str__(self) -> str:
         return ", ".join(
-            filter(None, [f"{hours(self.sound_s)} of {hours(self.total_s)}", self.left, self.rates])
+            filter(None, [f"{duration(self.sound_s)} of {duration(self.total_s)}", self.left, self.rates])
         )
 
     def without_outlook(self) -> Figures:
@@ -75,7 +76,7 @@ class Figures:
             return ""
         finish = dt.datetime.now() + dt.timedelta(seconds=self.left_s)
         day = f"{finish:%a} " if finish.date() != dt.date.today() else ""
-        return f"{short_time(self.left_s)} left (until {day}{finish:%H:%M})"
+        return f"{duration(self.left_s)} left (until {day}{finish:%H:%M})"
 
     @property
     def rates(self) -> str:
@@ -136,19 +137,6 @@ class Meter:
             gpus=gpus,
             cluster=dict(cluster),
         )
-
-
-def hours(seconds: float) -> str:
-    """Seconds as hours, or as minutes where that says more."""
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
-
-
-def short_time(seconds: float) -> str:
-    """Seconds as people say them: `42 s`, `12 min`, `3 h 05 min`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 @dataclass(slots=True)

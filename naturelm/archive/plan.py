@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from naturelm.archive.scan import Changes, Scan, compare, new_segment_windows, scan_archive
+from naturelm.archive.scan import Changes, Scan, compare_scan, new_segment_windows, scan_archive
 from naturelm.archive.selection import in_order
 from naturelm.archive.work import Todo, find_todo
 from naturelm.config.archive import ArchiveConfig
@@ -82,7 +82,7 @@ def forecast(paths: Sequence[Location], out: Location, config: ArchiveConfig, *,
         published, staged = committed(out)
         segment_windows = output.analysis.segment_windows
         rate = earlier_rate(out, output.analysis.hash)
-    changes = compare(scan, published, out)
+    changes = compare_scan(scan, published, out)
     manifest = Manifests(out).write(scan.own, scan.recordings, scan.scope, config.windows, segment_windows)
     # Rows that are carried over need no work, rows of replaced files do.
     carried = {new.recording_id for old, new in changes.moves if old.recording_id != new.recording_id}

@@ -19,10 +19,10 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from naturelm.archive.figures import Figures, Meter, hours
+from naturelm.archive.figures import Figures, Meter
 from naturelm.errors import NaturelmError
 from naturelm.machine import Gpu, read_gpus
-from naturelm.text import printable
+from naturelm.text import duration, printable
 
 if TYPE_CHECKING:
     from naturelm.archive.figures import Counts
@@ -107,7 +107,7 @@ class Progress:
                 ) from None
         self._live: Live | None = None
         self._bar = Bar(
-            TextColumn("{task.fields[done]} of {task.fields[total_h]}"),
+            TextColumn("{task.fields[done]} of {task.fields[total_sound]}"),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
@@ -137,14 +137,14 @@ class Progress:
     def start(self, total_s: float, recordings: int, done_before: int) -> None:
         """Announce the work: seconds of sound to answer, recordings found and those done by earlier runs."""
         before = f", {done_before} of them done before" if done_before else ""
-        self._line(f"{recordings} recordings{before}; {hours(total_s)} of sound to answer")
+        self._line(f"{recordings} recordings{before}; {duration(total_s)} of sound to answer")
         self.tell("start", recordings=recordings, done_before=done_before, total_s=round(total_s, 1))
         if not total_s:
             return
         self._meter = Meter(total_s)
         if self._console.is_terminal:
             self._task = self._bar.add_task(
-                "", total=total_s, done="0", total_h=hours(total_s), left=_STARTING
+                "", total=total_s, done="0", total_sound=duration(total_s), left=_STARTING
             )
             self._live = Live(get_renderable=self._display, console=self._console, refresh_per_second=2)
             self._live.start()

@@ -126,7 +126,7 @@ def _check_stations_file(config: ArchiveConfig, stations: Stations, recordings: 
         )
 
 
-def compare(scan: Scan, published: Sequence[PublishedRecording], out: Location) -> Changes:
+def compare_scan(scan: Scan, published: Sequence[PublishedRecording], out: Location) -> Changes:
     """What has changed in the archive since its rows were published."""
     here = {recording.recording_id for recording in scan.recordings}
     missing = {old.recording_id for old in published} - here
@@ -140,7 +140,7 @@ def settle(
     output.recover()
     output.discard(_outdated(scan, output, prune) | (output.failed_staged() if retry_failed else set()))
     published = output.published.recordings()
-    changes = compare(scan, published, output.directory)
+    changes = compare_scan(scan, published, output.directory)
     dropped = [*changes.stale, *(changes.vanished if prune else [])]
     if changes.moves or dropped:
         output.change(changes.moves, dropped)
@@ -167,7 +167,7 @@ def _outdated(scan: Scan, output: Output, prune: bool) -> set[str]:
     """Staged segments that would not be staged now: of files with other names, contents, times or places."""
     staged = output.staged.ids()
     told = output.staged_recordings(staged)
-    changes = compare(scan, list(told.values()), output.directory)
+    changes = compare_scan(scan, list(told.values()), output.directory)
     over = {old.recording_id for old, _ in changes.moves}
     over |= {old.recording_id for old in [*changes.stale, *(changes.vanished if prune else [])]}
     return {segment_id for segment_id in staged if split_segment_id(segment_id)[0] in over}

@@ -12,7 +12,6 @@ import numpy as np
 from naturelm.audio.cutting import cut_windows
 from naturelm.audio.gate import gated
 from naturelm.audio.isolated import DecodedSpan, DecodeRequest, IsolatedDecoder, pcm_samples
-from naturelm.audio.streaming import SAMPLE_RATE_HZ
 from naturelm.config.archive import ArchiveConfig
 from naturelm.errors import NaturelmError
 from naturelm.recordings import Recording
@@ -20,7 +19,7 @@ from naturelm.results.rows import AnsweredSegment
 from naturelm.results.statuses import UNREACHABLE
 from naturelm.segments import Read, Segment
 from naturelm.storage import StorePath, location
-from naturelm.windows import Window
+from naturelm.windows import SAMPLE_RATE_HZ, Window
 
 if TYPE_CHECKING:
     from naturelm.engine.queries import EngineQuery

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from naturelm.audio.streaming import SAMPLE_RATE_HZ, Samples
-from naturelm.windows import Window
+from naturelm.audio.streaming import Samples
+from naturelm.windows import SAMPLE_RATE_HZ, Window
 
 
 @dataclass(frozen=True, eq=False)

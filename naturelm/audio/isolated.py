@@ -30,8 +30,9 @@ import numpy as np
 import numpy.typing as npt
 
 from naturelm.audio.levels import BANDS, BandLevels
-from naturelm.audio.streaming import SAMPLE_RATE_HZ, DecodeError, SoundStream
+from naturelm.audio.streaming import DecodeError, SoundStream
 from naturelm.storage import StoreError
+from naturelm.windows import SAMPLE_RATE_HZ
 
 _MESSAGE = struct.Struct("<cI")
 _LENGTH = struct.Struct("<I")
@@ -403,7 +404,7 @@ def _span_end(decoded_s: float, end_of_file: bool, status: str, error: str | Non
     ).encode()
 
 
-def serve() -> None:
+def run_decoder_process() -> None:
     """Serve requests from standard input until it closes: the child's main loop."""
     requests, answers = os.dup(0), os.dup(1)
     silence = os.open(os.devnull, os.O_RDWR)
@@ -427,4 +428,4 @@ def _listen(requests: int, inbox: queue.SimpleQueue[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    run_decoder_process()

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from naturelm.windows import TOP_FREQUENCY_HZ
+
 BANDS = 12
 """Half octaves, downwards from the highest frequency that both the recording and the model have."""
 
-# The model hears nothing above.
-_MODEL_TOP_HZ = 8_000
 # The bin of the top frequency; enough to tell the lowest half octave from its neighbour.
 _TOP_BIN = 256
 _EDGES = 2.0 ** (np.arange(-BANDS, 1) / 2)
@@ -65,7 +65,7 @@ class BandMeter:
     """
 
     def __init__(self, sample_rate_hz: int, first_sample: int = 0) -> None:
-        top_hz = min(_MODEL_TOP_HZ, sample_rate_hz / 2)
+        top_hz = min(TOP_FREQUENCY_HZ, sample_rate_hz / 2)
         steps = max(1, round(_TOP_BIN / top_hz * sample_rate_hz / _FRAME_STEP))
         self._frame = steps * _FRAME_STEP
         self._hop = self._frame // 2

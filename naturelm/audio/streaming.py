@@ -15,9 +15,7 @@ from naturelm.errors import NaturelmError
 from naturelm.recordings.discovery import path_to_text
 from naturelm.recordings.sound_files import can_seek, open_sound, raise_failure, read_error, read_frames
 from naturelm.storage import StoreError, StorePath
-
-SAMPLE_RATE_HZ = 16_000
-"""The model's sample rate."""
+from naturelm.windows import SAMPLE_RATE_HZ
 
 Samples = npt.NDArray[np.float32]
 

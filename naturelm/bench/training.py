@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from naturelm.bench.engine import peak_memory_gb
-from naturelm.synthetic.model import QUESTIONS, made_up_windows, random_full_size
-from naturelm.training.config import TrainConfig, parse
+from naturelm.bench.inference import peak_memory_gb
+from naturelm.synthetic.stand_ins import QUESTIONS, made_up_windows, random_full_size
 from naturelm.training.data import Loaded
-from naturelm.training.model import checkpoint_activations, make_model, set_parts
+from naturelm.training.initial_model import checkpoint_activations, make_model, set_parts
 from naturelm.training.objective import Objective
+from naturelm.training.settings import TrainConfig, parse
 from naturelm.training.step import Trainer, Worker
 
 _ANSWERS = ("Green Treefrog", "None", "A dog barks while rain falls.", "Tawny Owl, European Robin")

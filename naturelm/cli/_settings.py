@@ -11,7 +11,7 @@ import click
 
 from naturelm.cli import _options
 from naturelm.config.archive import ArchiveConfig, Order
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 from naturelm.errors import NaturelmError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -187,7 +187,7 @@ def archive_config(
     if stations_file is not None:
         overrides["stations_file"] = str(stations_file.absolute())
         flags["stations_file"] = "--stations-file"
-    return load(config, overrides, flags)
+    return load_archive_config(config, overrides, flags)
 
 
 def _queries(texts: tuple[str, ...]) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ import click
 
 from naturelm.cli._options import format_option
 from naturelm.errors import NaturelmError
+from naturelm.text import duration
 
 if TYPE_CHECKING:
     from naturelm.models.base import LanguageModel
@@ -71,9 +72,9 @@ def engine(
     form: str,
 ) -> None:
     """Measure the model alone: windows of made-up sound that are already in memory, to answers."""
-    from naturelm.bench import engine as measure
+    from naturelm.bench import inference as measure
     from naturelm.engine.queries import EngineQuery
-    from naturelm.synthetic.model import QUESTIONS, made_up_labels
+    from naturelm.synthetic.stand_ins import QUESTIONS, made_up_labels
 
     loaded = _load(model, random_weights, llm_layers, threads, device, dtype)
     asked = [EngineQuery(prompt, max_new_tokens) for prompt in QUESTIONS[:queries]]
@@ -115,7 +116,7 @@ def encode(
     form: str,
 ) -> None:
     """Measure the audio branch against the layout of the published code."""
-    from naturelm.bench import engine as measure
+    from naturelm.bench import inference as measure
 
     loaded = _load(model, random_weights, 1, threads, device, dtype)
     result = measure.bench_encode(loaded, windows, repeats)
@@ -189,13 +190,15 @@ def pipeline(
     form: str,
 ) -> None:
     """Measure the whole job, recordings to tables; the tables are thrown away."""
-    from naturelm.bench import engine as measure
-    from naturelm.config.loading import load
+    from naturelm.bench import inference as measure
+    from naturelm.config.loading import load_archive_config
 
-    settings = load(config, {"model": {"name": model}, "job": {"workers": workers, "batch_size": batch_size}})
+    settings = load_archive_config(
+        config, {"model": {"name": model}, "job": {"workers": workers, "batch_size": batch_size}}
+    )
     result = measure.bench_pipeline(paths, settings)
     lines = [
-        ("windows", f"{result['windows']} ({result['sound_s'] / 3600:.2f} h of sound)"),
+        ("windows", f"{result['windows']} ({duration(result['sound_s'])} of sound)"),
         ("windows per second", f"{result['windows_per_s']:.1f}"),
         ("× real time", f"{result['times_real_time']:.0f}"),
         ("with start-up", f"{result['times_real_time_with_start']:.0f} × ({result['wall_s']:.1f} s in all)"),
@@ -209,7 +212,7 @@ def pipeline(
 @format_option("table", "json")
 def decode(paths: Sequence[Path], form: str) -> None:
     """Measure decoding and resampling, files to 16 kHz, on one thread."""
-    from naturelm.bench import engine as measure
+    from naturelm.bench import inference as measure
 
     result = measure.bench_decode(paths)
     lines = [
@@ -236,7 +239,7 @@ def _load(
 
     from naturelm.models import load_model
     from naturelm.models.base import require_language_model
-    from naturelm.synthetic.model import FULL_SIZE, random_full_size
+    from naturelm.synthetic.stand_ins import FULL_SIZE, random_full_size
 
     if random_weights and model != FULL_SIZE:
         raise NaturelmError(f"--random-weights has the shapes of {FULL_SIZE} only; add --model {FULL_SIZE}")

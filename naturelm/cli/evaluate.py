@@ -67,12 +67,12 @@ def evaluate(
         raise NaturelmError("--out is missing; give a directory for the results")
     _check_libraries()
     _check_directory(out)
-    from naturelm.evaluation.predictions import read_predictions, select
-    from naturelm.evaluation.result import evaluate as score
+    from naturelm.evaluation.predictions import read_predictions, select_components
+    from naturelm.evaluation.result import evaluate_components
     from naturelm.evaluation.writing import write_result
 
-    results, notes = score(
-        select(read_predictions(predictions_file), components, "--components"), require_spider
+    results, notes = evaluate_components(
+        select_components(read_predictions(predictions_file), components, "--components"), require_spider
     )
     files = write_result(out, results, notes)
     _print_results(results)
@@ -99,13 +99,14 @@ def compare(first: Location, second: Location, out: Location | None, components:
     _check_libraries()
     if out is not None:
         _check_directory(out)
-    from naturelm.evaluation.compare import compare as differences_of
-    from naturelm.evaluation.compare import short_name
-    from naturelm.evaluation.predictions import read_predictions, select
+    from naturelm.evaluation.compare import compare_predictions, short_name
+    from naturelm.evaluation.predictions import read_predictions, select_components
     from naturelm.evaluation.writing import write_comparison
 
-    ours, theirs = (select(read_predictions(place), components, "--components") for place in (first, second))
-    differences, notes = differences_of(ours, theirs, (first, second))
+    ours, theirs = (
+        select_components(read_predictions(place), components, "--components") for place in (first, second)
+    )
+    differences, notes = compare_predictions(ours, theirs, (first, second))
     _print_differences(differences)
     _print_notes(notes)
     if out is not None:
@@ -177,7 +178,7 @@ def _print_differences(differences: Sequence[Difference]) -> None:
 
 def _print_table(rows: list[list[str]], words: int) -> None:
     """Print aligned rows; the first `words` columns are text, the others numbers."""
-    from naturelm.tables.output import aligned
+    from naturelm.tables.row_formats import aligned
     from naturelm.text import printable
 
     right = [column >= words for column in range(len(rows[0]))]

@@ -18,8 +18,8 @@ from naturelm.cli.query import write
 from naturelm.storage import Location
 from naturelm.tables.events import GAP_S, read_events
 from naturelm.tables.interrupt import interruptible
-from naturelm.tables.output import BATCH_ROWS
 from naturelm.tables.query import open_tables
+from naturelm.tables.row_formats import BATCH_ROWS
 
 
 @click.command()

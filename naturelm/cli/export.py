@@ -9,12 +9,12 @@ import click
 from naturelm.cli._options import label_option, min_score_option, query_id_option
 from naturelm.errors import NaturelmError
 from naturelm.results.analysis import read_analysis
-from naturelm.tables.errors import told
+from naturelm.tables.duckdb_errors import told
 from naturelm.tables.export import FORMATS, get_format
-from naturelm.tables.export.rows import ExportSource
+from naturelm.tables.export.source import ExportSource
 from naturelm.tables.interrupt import interruptible
-from naturelm.tables.labels import check_labels, check_query_ids, scientific_queries
 from naturelm.tables.query import open_tables
+from naturelm.tables.spellings import check_labels, check_query_ids, scientific_queries
 from naturelm.text import printable
 
 

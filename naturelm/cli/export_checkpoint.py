@@ -29,7 +29,7 @@ def export_checkpoint(checkpoint: str, out: Path, best: bool, with_llm: bool, dt
     RUN_OR_CHECKPOINT is a run's storage, or one checkpoint within it (RUN/checkpoints/step-00001000). The directory
     that --out names can then be given as --model.
     """
-    from naturelm.training.export import export
+    from naturelm.training.export import write_checkpoint
 
-    step = export(checkpoint, out, best=best, with_llm=with_llm, dtype=dtype)
+    step = write_checkpoint(checkpoint, out, best=best, with_llm=with_llm, dtype=dtype)
     click.echo(f"step {step} written to {out}; use it with: naturelm infer SOUND --model {out}")

@@ -121,7 +121,8 @@ def _pipeline(settings: ArchiveConfig, device: str | None) -> Any:
 def _answer(pipeline: Any, file: FoundFile, settings: ArchiveConfig, output: IO[str] | None) -> bool:
     """Answer the query for one recording; whether there was any answer."""
     from naturelm.audio.streaming import DecodeError
-    from naturelm.recordings import MINIMUM_S, probe
+    from naturelm.recordings import probe
+    from naturelm.windows import MIN_NEW_S
 
     path, name = file.absolute, file.relative_path
     query, windows = settings.queries[0].prompt, settings.windows
@@ -148,8 +149,8 @@ def _answer(pipeline: Any, file: FoundFile, settings: ArchiveConfig, output: IO[
     if recording.status == "partial":
         click.echo(printable(f"{name}: {recording.error}"), err=True)
     # A remainder too short for a window is not damage.
-    elif claimed_s - end_s > MINIMUM_S:
+    elif claimed_s - end_s > MIN_NEW_S:
         click.echo(printable(f"{name}: ends at {end_s:.1f} s, its header claims {claimed_s:.1f} s"), err=True)
     elif end_s == 0:
-        click.echo(printable(f"{name}: contains less than {MINIMUM_S:g} s of sound, so no window"), err=True)
+        click.echo(printable(f"{name}: contains less than {MIN_NEW_S:g} s of sound, so no window"), err=True)
     return end_s > 0

@@ -56,7 +56,7 @@ def manifest(
     Of a manifest as SOURCE every row is checked; with --out it is also written in the other format.
     """
     from naturelm.errors import NaturelmError
-    from naturelm.training.labelled import manifest_rows, read_folder, read_table
+    from naturelm.training.labelled import manifest_rows, read_folder, read_label_table
     from naturelm.training.manifest import FORMATS, read_manifest, relative_rows, write_manifest
 
     if source.suffix in FORMATS:
@@ -67,7 +67,7 @@ def manifest(
         if out is None:
             raise NaturelmError("--out is missing; name the manifest to write")
         filters = dict(_filter(text) for text in where)
-        labelled = read_folder(source) if source.is_dir() else read_table(source, audio, filters)
+        labelled = read_folder(source) if source.is_dir() else read_label_table(source, audio, filters)
         rows = manifest_rows(labelled, kinds or QUESTIONS, options, none_share, seed, out.parent)
         tasks = Counter(row["task"] for row in rows)
     if out:

@@ -13,7 +13,7 @@ from rich.table import Table
 from naturelm.cli._options import SectionedCommand
 from naturelm.cli._settings import SECTIONS, archive_config, archive_options
 from naturelm.cli._types import LOCATION
-from naturelm.text import printable
+from naturelm.text import duration, printable
 
 if TYPE_CHECKING:
     from naturelm.archive.plan import Forecast
@@ -56,7 +56,7 @@ def plan(paths: tuple[Location, ...], out: Location, trial: bool, **given: Any) 
 
 def _print_survey(console: Console, found: Survey) -> None:
     statuses = ", ".join(f"{number} {status}" for status, number in sorted(found.statuses.items()))
-    _print(console, f"{found.recordings} recordings ({statuses}), {_hours(found.sound_s)} of sound")
+    _print(console, f"{found.recordings} recordings ({statuses}), {duration(found.sound_s)} of sound")
     table = Table("station", "recordings", "hours", "first start", "last start", box=None)
     for name, station in list(found.stations.items())[: 2 * _SHOWN]:
         table.add_row(
@@ -107,7 +107,7 @@ def _print_work(console: Console, work: Forecast, out: Location) -> None:
     windows = work.windows
     _print(
         console,
-        f"to do: {windows} windows in {len(work.todo.due)} segments, {_hours(work.sound_s)} of sound; "
+        f"to do: {windows} windows in {len(work.todo.due)} segments, {duration(work.sound_s)} of sound; "
         f"{len(work.todo.staged)} segments wait for their day",
     )
     if windows and work.rate is not None:
@@ -115,7 +115,7 @@ def _print_work(console: Console, work: Forecast, out: Location) -> None:
         finish = dt.datetime.now() + dt.timedelta(seconds=takes_s)
         _print(
             console,
-            f"expected: {_hours(takes_s)} at {work.rate.windows_per_s:.1f} windows/s ({work.rate.source}); "
+            f"expected: {duration(takes_s)} at {work.rate.windows_per_s:.1f} windows/s ({work.rate.source}); "
             f"finished {finish:%a %d %b %H:%M} if started now",
         )
     elif windows:
@@ -144,17 +144,11 @@ def _print(console: Console, line: str) -> None:
 
 
 def _sentence(pause: Pause) -> str:
-    return f"{pause.station}: {_hours(abs(pause.seconds))} before {pause.at:%Y-%m-%d %H:%M:%S} (after {pause.after})"
+    return f"{pause.station}: {duration(abs(pause.seconds))} before {pause.at:%Y-%m-%d %H:%M:%S} (after {pause.after})"
 
 
 def _minute(time: dt.datetime | None) -> str:
     return "" if time is None else f"{time:%Y-%m-%d %H:%M}"
-
-
-def _hours(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
 def _bytes(size: float) -> str:

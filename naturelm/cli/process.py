@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from naturelm.archive.progress import Progress, hours
+from naturelm.archive.progress import Progress
 from naturelm.cli import INTERRUPTED
 from naturelm.cli._options import SectionedCommand
 from naturelm.cli._settings import SECTIONS, archive_config, archive_options
 from naturelm.cli._types import LOCATION
 from naturelm.storage import Location
-from naturelm.text import printable
+from naturelm.text import duration, printable
 
 _LABELS_SHOWN = 20
 _LABEL_WIDTH = 60
@@ -112,7 +112,7 @@ def _print_summary(counts: Any, out: Location) -> None:
     console.print(
         escape(
             f"recordings: {statuses}\n"
-            f"{hours(counts.sound_s)} of sound, {counts.windows} windows, {counts.answers} answers, "
+            f"{duration(counts.sound_s)} of sound, {counts.windows} windows, {counts.answers} answers, "
             f"{counts.captions} captions, {counts.detections.total()} detections\n"
             f"{counts.wall_s:.1f} s, {counts.times_real_time:.0f} × real time"
         ),

@@ -12,7 +12,7 @@ import pyarrow as pa
 from naturelm.cli._options import QUERY_FORMATS, directory_argument, format_option, out_file_option
 from naturelm.errors import NaturelmError
 from naturelm.storage import Location
-from naturelm.tables import output as outputs
+from naturelm.tables import row_formats as outputs
 from naturelm.tables.interrupt import interruptible
 from naturelm.tables.query import open_tables, select
 
@@ -48,7 +48,7 @@ def write(reader: pa.RecordBatchReader, form: str, out: Path | None) -> None:
             with outputs.whole_file(out) as file:
                 outputs.TEXT_WRITERS[form](reader, file)
         elif form == "table" and sys.stdout.isatty():
-            outputs.write_table(reader, sys.stdout, shutil.get_terminal_size().columns)
+            outputs.write_aligned(reader, sys.stdout, shutil.get_terminal_size().columns)
         else:
             outputs.TEXT_WRITERS[form](reader, sys.stdout)
     except OSError as error:

@@ -10,7 +10,7 @@ import click
 
 from naturelm.cli._options import directory_argument, format_option
 from naturelm.storage import Location
-from naturelm.text import printable
+from naturelm.text import duration, printable
 
 _FAILURES_SHOWN = 20
 _FINE = ("ok", "too_short")
@@ -24,7 +24,6 @@ def status(directory: Location, form: str) -> None:
 
     DIRECTORY is the --out of naturelm process. A run whose process died is reported as such.
     """
-    from naturelm.archive.figures import hours
     from naturelm.archive.status import newest_run
     from naturelm.tables.query import open_tables
 
@@ -52,7 +51,7 @@ def status(directory: Location, form: str) -> None:
         click.echo(printable(str(run.figures if run.state == "running" else run.figures.without_outlook())))
     if counts:
         done = ", ".join(f"{n:,} {name}" for name, n, _ in counts)
-        click.echo(f"recordings: {done}; {hours(sum(seconds for *_, seconds in counts))} of sound")
+        click.echo(f"recordings: {done}; {duration(sum(seconds for *_, seconds in counts))} of sound")
     for path, name, error in failures:
         click.echo(f"  {printable(path)}: {name} ({printable(error or '')})")
     failed = sum(n for name, n, _ in counts if name not in _FINE)

@@ -9,7 +9,7 @@ import click
 
 from naturelm.cli._options import directory_argument, format_option, min_score_option
 from naturelm.storage import Location
-from naturelm.tables.errors import told
+from naturelm.tables.duckdb_errors import told
 from naturelm.tables.interrupt import interruptible
 from naturelm.tables.query import open_tables
 from naturelm.tables.summary import By, lines, summarise

@@ -55,13 +55,13 @@ def train() -> None:
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint, if there is one.")
 def run(config: Path, workers: int | None, ray: bool | None, address: str | None, resume: bool) -> None:
     """Train as CONFIG specifies (`run` may be left out)."""
-    from naturelm.training.config import load
+    from naturelm.training.settings import load_train_config
 
-    settings = load(config, {"workers": workers, "ray": ray, "address": address})
+    settings = load_train_config(config, {"workers": workers, "ray": ray, "address": address})
 
     from naturelm.errors import RunStopped
-    from naturelm.training.job import run_training
-    from naturelm.training.progress import TrainProgress
+    from naturelm.training.display import TrainProgress
+    from naturelm.training.run import run_training
 
     progress = TrainProgress()
     try:
@@ -85,7 +85,7 @@ def run(config: Path, workers: int | None, ray: bool | None, address: str | None
 )
 def report(run_dir: str, out: Path) -> None:
     """Plot the loss, learning rate and evaluations of a run."""
-    from naturelm.training.report import plot_run
+    from naturelm.training.plot import plot_run
 
     plot_run(run_dir, out)
     click.echo(out)

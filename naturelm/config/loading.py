@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _EXAMPLE = "configs/archive.yaml"
 
 
-def load(
+def load_archive_config(
     path: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     flags: Mapping[str, str] | None = None,

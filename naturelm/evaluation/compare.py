@@ -16,7 +16,7 @@ from naturelm.storage import Location
 from naturelm.text import one_line
 
 
-def compare(
+def compare_predictions(
     first: Sequence[Predictions], second: Sequence[Predictions], names: tuple[object, object]
 ) -> tuple[list[Difference], list[str]]:
     """Compare all figures of the components that both sets have.

@@ -242,7 +242,7 @@ def _check_columns(place: Location, there: Iterable[str]) -> set[str]:
     return columns
 
 
-def select(found: Sequence[Predictions], names: Sequence[str], option: str) -> list[Predictions]:
+def select_components(found: Sequence[Predictions], names: Sequence[str], option: str) -> list[Predictions]:
     """The named components, in the order of `found`; all where no name is given.
 
     Raises

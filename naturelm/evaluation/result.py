@@ -60,7 +60,7 @@ class ComponentResult:
         return next(iter(self.figures), None)
 
 
-def evaluate(
+def evaluate_components(
     predictions: Iterable[Predictions], require_spider: bool = False
 ) -> tuple[list[ComponentResult], list[str]]:
     """Score predictions.

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from naturelm.errors import NaturelmError
-from naturelm.evaluation.page import render_comparison, render_page
 from naturelm.evaluation.plots import confusion_plots, differences_plot, scores_plot
 from naturelm.evaluation.predictions import PREDICTIONS_FILE
 from naturelm.evaluation.result import ComponentResult
+from naturelm.evaluation.score_page import render_comparison, render_page
 from naturelm.storage import Location, write_whole
-from naturelm.tables.output import csv_writer
+from naturelm.tables.row_formats import csv_writer
 from naturelm.text import guard
 
 if TYPE_CHECKING:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from naturelm.recordings.discovery import Found, FoundFile, LeftOut, find_audio
 from naturelm.recordings.probe import probe, probe_all, scan
-from naturelm.recordings.recording import MINIMUM_S, Recording
+from naturelm.recordings.recording import Recording
 
 __all__ = [
-    "MINIMUM_S",
     "Found",
     "FoundFile",
     "LeftOut",

@@ -21,10 +21,11 @@ from naturelm.ids import EDGE_BYTES, recording_id
 from naturelm.recordings.discovery import FoundFile, find_audio, path_to_text
 from naturelm.recordings.headers import BadFileError, Header, read_header
 from naturelm.recordings.metadata import Tags, combine
-from naturelm.recordings.recording import MINIMUM_S, Recording
+from naturelm.recordings.recording import Recording
 from naturelm.recordings.times import in_utc
 from naturelm.storage import Location, StoreError, StorePath
 from naturelm.text import composed
+from naturelm.windows import MIN_NEW_S
 
 _HIGHEST_RATE_HZ = 10_000_000
 # A header that claims more is damaged, and planning its windows would fill the memory.
@@ -231,8 +232,8 @@ def _measured(recording: Recording, header: Header, min_sample_rate_hz: float) -
     if not header.frames and claimed_s:
         error = f"the header claims {claimed_s:g} s of sound, and the file ends there"
         return replace(recording, status="corrupt", error=error)
-    if duration_s < MINIMUM_S:
-        error = f"holds {duration_s:g} s of sound, and {MINIMUM_S} s is the least"
+    if duration_s < MIN_NEW_S:
+        error = f"holds {duration_s:g} s of sound, and {MIN_NEW_S} s is the least"
         return replace(recording, status="too_short", error=error)
     if claimed_s > duration_s:
         error = f"the sound ends at {duration_s:.2f} s, before the {claimed_s:.2f} s that the header claims"

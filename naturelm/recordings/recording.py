@@ -9,9 +9,6 @@ from datetime import datetime
 from naturelm.recordings.discovery import path_from_text
 from naturelm.storage import is_url
 
-MINIMUM_S = 0.5
-"""A recording that holds less sound than this has no windows."""
-
 
 @dataclass(frozen=True, slots=True)
 class Recording:

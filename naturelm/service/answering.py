@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from naturelm.errors import NaturelmError
 from naturelm.models.base import LanguageModel
-from naturelm.service.batching import Answered, Batcher, Question
+from naturelm.service.batching import Answered, Batcher, QueuedQuestion
+from naturelm.service.request_sounds import RequestSound, Sounds
 from naturelm.service.schema import RequestItem, ResponseItem, Usage
-from naturelm.service.sounds import Sound, Sounds
 
 DEFAULT_NEW_TOKENS = 300
 """Longest answer in tokens where a request does not say: the published default."""
@@ -24,8 +24,8 @@ _SOUND = f"<Audio>{_PLACE}</Audio>"
 class _Begun:
     sample_id: str
     began_s: float
-    sound: Sound
-    question: Question
+    sound: RequestSound
+    question: QueuedQuestion
     future: Future[Answered]
 
 
@@ -81,7 +81,7 @@ class Answering:
             latency_sec=round(time.monotonic() - part.began_s, 4),
         )
 
-    def _question(self, item: RequestItem) -> Question:
+    def _question(self, item: RequestItem) -> QueuedQuestion:
         others = sorted({message.role for message in item.messages} - {"system", "user"})
         if others:
             raise NaturelmError(
@@ -98,4 +98,4 @@ class Answering:
         if not prompt:
             raise NaturelmError("the messages hold no question")
         settings = item.generation_config
-        return Question(prompt, settings.max_tokens or DEFAULT_NEW_TOKENS, settings.temperature or 0.0)
+        return QueuedQuestion(prompt, settings.max_tokens or DEFAULT_NEW_TOKENS, settings.temperature or 0.0)

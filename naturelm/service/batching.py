@@ -24,7 +24,7 @@ _GATHER_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class QueuedQuestion:
     """What determines which questions can share a batch.
 
     Attributes
@@ -50,7 +50,7 @@ class Answered:
 
 @dataclass(slots=True)
 class _Waiting:
-    question: Question
+    question: QueuedQuestion
     samples: npt.NDArray[np.float32]
     future: Future[Answered]
 
@@ -71,7 +71,7 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="naturelm-batches", daemon=True)
         self._thread.start()
 
-    def submit(self, question: Question, samples: npt.NDArray[np.float32]) -> Future[Answered]:
+    def submit(self, question: QueuedQuestion, samples: npt.NDArray[np.float32]) -> Future[Answered]:
         """Queue a question about a sound: float32 ``[samples]`` at the model's rate, no longer than its window.
 
         The future raises NaturelmError where the model cannot answer.
@@ -104,7 +104,7 @@ class Batcher:
             if ended:
                 return
 
-    def _answer(self, question: Question, parts: Sequence[_Waiting]) -> None:
+    def _answer(self, question: QueuedQuestion, parts: Sequence[_Waiting]) -> None:
         from naturelm.engine.queries import EngineQuery
 
         try:

@@ -11,8 +11,8 @@ from naturelm.app.server import HOST, Message, OwnPagesOnly, Receive, Scope, Sen
 from naturelm.errors import NaturelmError
 from naturelm.service.answering import Answering
 from naturelm.service.batching import Batcher
+from naturelm.service.request_sounds import Sounds
 from naturelm.service.schema import SCHEMA_VERSION, BadRequestError, Response, read_items
-from naturelm.service.sounds import Sounds
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

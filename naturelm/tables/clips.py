@@ -14,10 +14,10 @@ import soundfile
 from naturelm.errors import NaturelmError
 from naturelm.results.layout import CLIPS
 from naturelm.tables.interrupt import interruptible
-from naturelm.tables.labels import check_labels, label_key
 from naturelm.tables.originals import Excerpt, locate_originals, read_excerpts
 from naturelm.tables.query import open_tables
 from naturelm.tables.spectrogram import save_picture, spectrogram
+from naturelm.tables.spellings import check_labels, label_key
 from naturelm.text import file_name, guard, one_line
 
 if TYPE_CHECKING:

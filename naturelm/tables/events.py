@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
-from naturelm.tables.errors import told, told_batches
+from naturelm.tables.duckdb_errors import told, told_batches
 
 GAP_S = 1.0
 """Longest pause within an event. File names tell a recording's start to the second, so recordings that

@@ -12,8 +12,9 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from naturelm.tables.spectrogram import MODEL_FREQUENCY_HZ, Spectrogram, bitmap_png, spectrogram
+from naturelm.tables.spectrogram import Spectrogram, bitmap_png, spectrogram
 from naturelm.text import one_line
+from naturelm.windows import TOP_FREQUENCY_HZ
 
 if TYPE_CHECKING:
     import jinja2
@@ -96,7 +97,7 @@ def player_html(
             description=description,
             seconds=[(f"{tick:g}", x) for tick, x in _time_ticks(start_s, picture.duration_s)],
             kilohertz=[(f"{tick:g}", y) for tick, y in _frequency_ticks(picture)],
-            heard=1 - MODEL_FREQUENCY_HZ / picture.max_hz if picture.max_hz > MODEL_FREQUENCY_HZ else None,
+            heard=1 - TOP_FREQUENCY_HZ / picture.max_hz if picture.max_hz > TOP_FREQUENCY_HZ else None,
             marks=[
                 (edge_s - start_s) / picture.duration_s
                 for edge_s in detection_s or ()

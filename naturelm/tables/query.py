@@ -19,11 +19,11 @@ from naturelm.results.schemas import RECORDINGS, TABLES
 from naturelm.results.visible import Visible, read_visible
 from naturelm.segments import Day
 from naturelm.storage import Location, location
-from naturelm.tables.errors import told, told_batches
+from naturelm.tables.duckdb_errors import told, told_batches
 from naturelm.tables.events import create_events
 from naturelm.tables.files import PREFIX, Content, ServedFiles
-from naturelm.tables.labels import create_labels
 from naturelm.tables.reviews import create_reviews
+from naturelm.tables.spellings import create_labels
 
 MEMORY_LIMIT = "1GB"
 """What DuckDB may hold in memory; larger sorts and groupings go through files in the temporary directory."""

@@ -17,7 +17,7 @@ from naturelm.tables.interrupt import interruptible
 from naturelm.tables.originals import archive_roots, locate_originals, read_excerpts
 from naturelm.tables.player import player_html, templates
 from naturelm.tables.query import open_tables
-from naturelm.text import one_line
+from naturelm.text import duration, one_line, position
 
 if TYPE_CHECKING:
     import duckdb
@@ -67,7 +67,7 @@ def render_report(directory: Path, clips_per_label: int = 3, archive: Path | Non
         stations = create_station_hours(tables)
         labels = _labels(tables)
         environment = templates()
-        environment.filters.update(number=_number, hours=_hours, clock=_clock, score=_score)
+        environment.filters.update(number=_number, duration=_duration, position=position, score=_score)
         return environment.get_template("report.html.j2").render(
             name=directory.resolve().name,
             version=__version__,
@@ -227,17 +227,5 @@ def _score(score: float | None) -> str:
     return "unknown" if score is None else f"{score:.2f}"
 
 
-def _hours(seconds: float | None) -> str:
-    """Seconds in the unit that reads best."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
-
-
-def _clock(start_s: float) -> str:
-    """Seconds within a recording as h:mm:ss."""
-    minutes, seconds = divmod(int(start_s), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+def _duration(seconds: float | None) -> str:
+    return "unknown" if seconds is None else duration(seconds)

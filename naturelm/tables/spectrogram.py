@@ -11,10 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_FREQUENCY_HZ = 12_000.0
-"""Nothing above is drawn: the model hears up to 8 kHz."""
-
-MODEL_FREQUENCY_HZ = 8_000.0
-"""The model's sound has 16,000 samples a second, so this is the highest frequency that it hears."""
+"""Nothing above is drawn: models hear up to `TOP_FREQUENCY_HZ`."""
 
 _WINDOW_S = 0.032
 _DYNAMIC_RANGE_DB = 55.0

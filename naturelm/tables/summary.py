@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import duckdb
 
-from naturelm.tables.output import aligned
+from naturelm.tables.row_formats import aligned
 from naturelm.text import printable
 
 By = Literal["hour", "date", "station", "label"]

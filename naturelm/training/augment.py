@@ -9,14 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import soxr
 import torch
 from torchaudio.functional import add_noise
 
+from naturelm.audio.streaming import Samples
 from naturelm.training import tasks
 
-Samples = npt.NDArray[np.float32]
 LoadNoise = Callable[[np.random.Generator], Samples]
 
 # Sound quieter than this has no level to set a signal-to-noise ratio by.

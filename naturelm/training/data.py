@@ -16,7 +16,7 @@ import numpy.typing as npt
 import soundfile
 from pydantic import Field, model_validator
 
-from naturelm.audio.streaming import SAMPLE_RATE_HZ, DecodeError, decode
+from naturelm.audio.streaming import DecodeError, Samples, decode
 from naturelm.config.archive import Section
 from naturelm.errors import NaturelmError
 from naturelm.labels import parse_labels
@@ -24,8 +24,9 @@ from naturelm.recordings.discovery import is_audio_name
 from naturelm.recordings.sound_files import open_sound
 from naturelm.storage import StoreError, list_files, location
 from naturelm.training import augment, mixing, tasks
-from naturelm.training.augment import LabelledSound, Question, Samples
+from naturelm.training.augment import LabelledSound, Question
 from naturelm.training.manifest import Example, read_manifest
+from naturelm.windows import SAMPLE_RATE_HZ
 
 _LOG = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ import torch
 
 from naturelm.errors import NaturelmError
 from naturelm.models import presets
-from naturelm.training.config import ModelStart
-from naturelm.training.model import is_run, load_run
+from naturelm.training.initial_model import is_run, load_run
+from naturelm.training.settings import ModelStart
 from naturelm.training.store import RunStore
 
 
-def export(
+def write_checkpoint(
     checkpoint: str, out: Path, best: bool = False, with_llm: bool = False, dtype: str = "float32"
 ) -> int:
     """Write a checkpoint of a run in the published layout; returns its step.

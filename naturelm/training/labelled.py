@@ -79,7 +79,7 @@ def read_folder(directory: Path) -> list[Labelled]:
     return recordings
 
 
-def read_table(
+def read_label_table(
     table: Path, audio: Path | None = None, where: Mapping[str, Collection[str]] | None = None
 ) -> list[Labelled]:
     """Recordings of a CSV with a header.

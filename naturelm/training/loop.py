@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from naturelm.training.config import Measure, TrainConfig
 from naturelm.training.data import Loaded
-from naturelm.training.evaluate import evaluate
-from naturelm.training.metrics import MetricsLog
-from naturelm.training.model import checkpoint_activations, make_model
+from naturelm.training.held_out import measure_held_out
+from naturelm.training.initial_model import checkpoint_activations, make_model
+from naturelm.training.metrics_log import MetricsLog
 from naturelm.training.objective import Objective
+from naturelm.training.settings import Measure, TrainConfig
 from naturelm.training.step import Trainer, Worker
 from naturelm.training.store import RunState, RunStore, config_hash
 
@@ -76,7 +76,7 @@ def train(
                 window = []
             measured: dict[str, float] = {}
             if load_held_out and (step % config.evaluation.every_steps == 0 or last):
-                measured = evaluate(trainer, load_held_out(), config)
+                measured = measure_held_out(trainer, load_held_out(), config)
                 if log:
                     log.add({"step": step} | {f"held_out_{name}": value for name, value in measured.items()})
             better = _is_better(config.run.best_by, measured, best)

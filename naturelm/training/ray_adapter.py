@@ -28,10 +28,10 @@ from naturelm.errors import NaturelmError
 from naturelm.machine import usable_cores
 from naturelm.ray_cluster import start_ray
 from naturelm.storage import StorePath
-from naturelm.training.config import TrainConfig
+from naturelm.training.batches import Shares, held_out_batches
 from naturelm.training.data import Loaded, Stream
-from naturelm.training.loading import Shares, held_out_batches
-from naturelm.training.progress import TrainProgress
+from naturelm.training.display import TrainProgress
+from naturelm.training.settings import TrainConfig
 from naturelm.training.store import RunStore
 
 _LOOK_EVERY_S = 2.0

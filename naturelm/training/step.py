@@ -15,10 +15,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from naturelm.errors import NaturelmError
 from naturelm.text import printable
-from naturelm.training.config import Optimisation, TrainConfig
 from naturelm.training.data import Loaded
-from naturelm.training.model import train_mode
+from naturelm.training.initial_model import train_mode
 from naturelm.training.objective import Batch, Objective, Preparer, Sums
+from naturelm.training.settings import Optimisation, TrainConfig
 from naturelm.training.tensors import is_sharded, like, load_weights, whole
 
 _FAILURES_TO_STOP = 3

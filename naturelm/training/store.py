@@ -17,8 +17,9 @@ from torch import Tensor
 
 from naturelm.errors import NaturelmError
 from naturelm.ids import settings_hash
+from naturelm.results.analysis import differences
 from naturelm.storage import Location, list_files, location, remove_directory, write_whole
-from naturelm.training.config import TrainConfig, parse
+from naturelm.training.settings import TrainConfig, parse
 
 CONFIG_FILE = "config.yaml"
 _STATE = "state.json"
@@ -101,7 +102,7 @@ class RunStore:
                     f"{self.storage}: already contains a run, {done} steps of it in checkpoints; give --resume to "
                     "continue it, or another run.storage"
                 )
-            differing = list(_differences(stored.result(), config.result()))
+            differing = list(differences(stored.result(), config.result()))
             if differing:
                 raise NaturelmError(
                     f"{self.storage}: was started with other settings: {'; '.join(differing)}; give those, or another "
@@ -238,11 +239,3 @@ def _tensors(place: Location) -> dict[str, Tensor]:
 def config_hash(config: TrainConfig) -> str:
     """Hash of the settings that determine the weights."""
     return settings_hash(config.result())
-
-
-def _differences(stored: Any, given: Any, where: str = "") -> Iterator[str]:
-    if isinstance(stored, dict) and isinstance(given, dict):
-        for key in [*stored, *(key for key in given if key not in stored)]:
-            yield from _differences(stored.get(key), given.get(key), f"{where}.{key}" if where else str(key))
-    elif stored != given:
-        yield f"{where} was {str(stored)[:60]} and is {str(given)[:60]}"

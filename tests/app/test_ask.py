@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from naturelm.app.ask import MAX_FILES, Asker, Sound, WindowAnswer, check_question, open_sounds
+from naturelm.app.ask import MAX_FILES, Asker, SoundAnswer, UploadedSound, check_question, open_sounds
 from naturelm.errors import NaturelmError
 from tests.paths import SMALL_MODEL
 
@@ -19,8 +19,8 @@ def sound_file(path: Path, seconds: float, rate: int = 8000) -> Path:
 
 
 def answers_to(
-    asker: Asker, sounds: list[Sound], question: str = "Caption the audio.", alpha: float = 1.0
-) -> list[WindowAnswer]:
+    asker: Asker, sounds: list[UploadedSound], question: str = "Caption the audio.", alpha: float = 1.0
+) -> list[SoundAnswer]:
     return [answer for batch in asker.answer(sounds, question, alpha) for answer in batch]
 
 
@@ -69,7 +69,7 @@ def test_an_hour_is_the_limit_of_all_sounds_together(tmp_path: Path) -> None:
     for name in "ab":
         soundfile.write(tmp_path / f"{name}.flac", silence, 1000)
     assert len(open_sounds([tmp_path / "a.flac"], 10.0, 10.0)[0].windows) == 186
-    with pytest.raises(NaturelmError, match="are 62 minutes long; ask about at most 60"):
+    with pytest.raises(NaturelmError, match=r"are 62\.0 min long; ask about at most 60\.0 min"):
         open_sounds([tmp_path / "a.flac", tmp_path / "b.flac"], 10.0, 10.0)
 
 

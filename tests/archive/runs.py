@@ -14,7 +14,7 @@ from naturelm.archive.figures import Counts
 from naturelm.archive.job import process_archive
 from naturelm.archive.progress import Progress
 from naturelm.config.archive import ArchiveConfig
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 
 # Short answers: what they say is tested with the model.
 SETTINGS = {
@@ -25,7 +25,7 @@ SETTINGS = {
     "generation": {"max_new_tokens": 8},
     "job": {"workers": 0, "segment_minutes": 0.5},
 }
-CONFIG = load(None, SETTINGS)
+CONFIG = load_archive_config(None, SETTINGS)
 
 
 def run(paths: Sequence[Path], out: Path, config: ArchiveConfig = CONFIG) -> Counts:

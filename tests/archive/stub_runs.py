@@ -16,7 +16,7 @@ from naturelm.archive.figures import Counts
 from naturelm.archive.scan import Changes, new_segment_windows, scan_archive, settle
 from naturelm.archive.writer import Committer
 from naturelm.config.archive import ArchiveConfig
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 from naturelm.models.answer import Answer
 from naturelm.results.output import Output
 from naturelm.results.rows import AnsweredSegment, unread
@@ -37,7 +37,7 @@ class Ran:
 
 def settings(**sections: Any) -> ArchiveConfig:
     """Segments of two windows of ten seconds."""
-    return load(None, {"job": {"segment_minutes": 1 / 3}} | sections)
+    return load_archive_config(None, {"job": {"segment_minutes": 1 / 3}} | sections)
 
 
 def record(path: Path, seed: int, seconds: float = 65.0) -> Path:

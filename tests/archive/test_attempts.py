@@ -7,7 +7,7 @@ import pytest
 from naturelm.archive.attempts import ATTEMPTS, CarefulAsk, DeviceLostError, Register, decode_carefully
 from naturelm.archive.job import process_archive
 from naturelm.archive.stages import DecodedSegment
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 from naturelm.errors import RunStopped
 from naturelm.recordings import Recording
 from naturelm.segments import Read, Segment
@@ -16,7 +16,7 @@ from tests.archive.runs import published, quiet, table
 from tests.archive.stub_model import FaultyAsk, StubAsk
 from tests.archive.stub_runs import record
 
-CONFIG = load(None, {"job": {"workers": 0, "segment_minutes": 0.5}})
+CONFIG = load_archive_config(None, {"job": {"workers": 0, "segment_minutes": 0.5}})
 
 
 class Killed(BaseException):

@@ -16,7 +16,7 @@ from naturelm.archive.figures import Counts
 from naturelm.archive.job import process_archive
 from naturelm.archive.stopping import Stop
 from naturelm.config.archive import ArchiveConfig
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 from naturelm.errors import RunStopped
 from tests.archive.faults import (
     PATIENCE_S,
@@ -40,7 +40,7 @@ ON_RAY = {"workers": 1, "segment_minutes": 0.5}
 
 
 def config(job: dict[str, object]) -> ArchiveConfig:
-    return load(None, {"job": job, "windows": WINDOWS, "audio": {"decode_timeout_s": 2}})
+    return load_archive_config(None, {"job": job, "windows": WINDOWS, "audio": {"decode_timeout_s": 2}})
 
 
 def run(archive: Path, out: Path, job: dict[str, object] | None = None, **options) -> Counts:

@@ -13,7 +13,7 @@ from naturelm.archive.stages import Decode
 from naturelm.audio.gate import gated
 from naturelm.audio.levels import BandLevels, BandMeter
 from naturelm.cli import main
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 from naturelm.errors import NaturelmError
 from naturelm.recordings import scan
 from naturelm.segments import Read, cut_segments
@@ -102,7 +102,7 @@ GATE = SETTINGS | {"gate": {"threshold_db": 3.0}}
 @pytest.fixture(scope="module")
 def gated_run(archive, tmp_path_factory):
     out = tmp_path_factory.mktemp("gated")
-    return run([archive], out, load(None, GATE)), out
+    return run([archive], out, load_archive_config(None, GATE)), out
 
 
 def test_gated_windows_are_rows_without_an_answer(archive, gated_run, tmp_path) -> None:
@@ -144,17 +144,17 @@ def test_no_gate_and_another_threshold_are_other_analyses(archive, gated_run) ->
     with pytest.raises(NaturelmError, match=r"gate .*threshold_db.*3\.0.* there, None now"):
         run([archive], out)
     with pytest.raises(NaturelmError, match=r"gate\.threshold_db \(3\.0 there, 4\.0 now\)"):
-        run([archive], out, load(None, SETTINGS | {"gate": {"threshold_db": 4.0}}))
+        run([archive], out, load_archive_config(None, SETTINGS | {"gate": {"threshold_db": 4.0}}))
 
 
 def test_no_gate_leaves_the_analysis_as_it_was() -> None:
-    assert "gate" not in load(None, SETTINGS).analysis("r")
+    assert "gate" not in load_archive_config(None, SETTINGS).analysis("r")
 
 
 @pytest.mark.parametrize("name", ["a.wav", "c.mp3"])
 def test_a_segment_is_gated_the_same_alone_as_among_others(archive, name) -> None:
     """A run that goes on inside a recording decodes what is left of it."""
-    config = load(None, GATE)
+    config = load_archive_config(None, GATE)
     recording = next(recording for recording in scan([archive]) if recording.path == name)
     segments = tuple(cut_segments(recording, config.windows, 3))
     assert len(segments) == 3

@@ -18,7 +18,7 @@ import yaml
 
 from naturelm.archive.backends import local
 from naturelm.config.archive import ArchiveConfig
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 from naturelm.errors import NaturelmError
 from naturelm.results.rows import AnsweredSegment
 from naturelm.segments import Read
@@ -121,7 +121,7 @@ def test_killed_run_goes_on_where_it_stopped(night, undisturbed, tmp_path):
 def test_closed_list_gives_the_best_label_with_its_probability(night, tmp_path):
     labels = ["Owl", "Frog", "Songbird"]
     query = {"id": "which", "prompt": FOCAL, "kind": "classification", "labels": labels}
-    config = load(None, SETTINGS | {"queries": [query | {"top_k": 2}]})
+    config = load_archive_config(None, SETTINGS | {"queries": [query | {"top_k": 2}]})
     run([night / "ridge"], tmp_path, config)
     answers, detections = table(tmp_path, "answers"), table(tmp_path, "detections")
     assert set(answers["text"].to_pylist()) <= {*labels, "None"}
@@ -151,13 +151,17 @@ def test_recordings_that_arrive_later_are_the_only_ones_answered(night, undistur
 
 
 def test_row_does_not_show_what_it_was_batched_with(night, undisturbed, tmp_path):
-    config = load(None, SETTINGS | {"job": SETTINGS["job"] | {"batch_size": 3}})
+    config = load_archive_config(None, SETTINGS | {"job": SETTINGS["job"] | {"batch_size": 3}})
     run([night], tmp_path, config)
     assert published(tmp_path) == published(undisturbed)
 
 
 def test_segment_length_changes_no_answer(night, undisturbed, tmp_path):
-    run([night], tmp_path, load(None, SETTINGS | {"job": {"workers": 0, "segment_minutes": 10.0}}))
+    run(
+        [night],
+        tmp_path,
+        load_archive_config(None, SETTINGS | {"job": {"workers": 0, "segment_minutes": 10.0}}),
+    )
     one, other = (table(out, "answers").to_pylist() for out in (tmp_path, undisturbed))
     assert [row | {"score": None} for row in one] == [row | {"score": None} for row in other]
     # Resampling that starts elsewhere rounds otherwise: a float16 sample now and then differs by its last bit.
@@ -166,7 +170,7 @@ def test_segment_length_changes_no_answer(night, undisturbed, tmp_path):
 
 def test_another_analysis_into_the_same_directory_is_refused(night, undisturbed):
     with pytest.raises(NaturelmError, match=r"windows\.hop_s \(10\.0 there, 5\.0 now\)"):
-        run([night], undisturbed, load(None, SETTINGS | {"windows": {"hop_s": 5.0}}))
+        run([night], undisturbed, load_archive_config(None, SETTINGS | {"windows": {"hop_s": 5.0}}))
 
 
 def test_run_record_tells_what_ran(undisturbed, night):
@@ -185,7 +189,7 @@ def test_directory_without_recordings_is_told(tmp_path):
 
 @pytest.mark.ray
 def test_ray_writes_the_same_files_as_this_process(night, undisturbed, tmp_path, local_ray):
-    config = load(None, SETTINGS | {"job": {"workers": 1, "segment_minutes": 0.5}})
+    config = load_archive_config(None, SETTINGS | {"job": {"workers": 1, "segment_minutes": 0.5}})
     run([night], tmp_path, config)
     assert published(tmp_path) == published(undisturbed)
 
@@ -206,8 +210,8 @@ def test_each_station_is_asked_with_its_own_label_list(night, undisturbed, tmp_p
         ],
     }
     with pytest.raises(NaturelmError, match="no labels for"):
-        run([night], tmp_path / "refused", load(None, SETTINGS | {"queries": [closed]}))
-    config = load(None, SETTINGS | {"queries": [closed | {"labels": ["Dog"]}]})
+        run([night], tmp_path / "refused", load_archive_config(None, SETTINGS | {"queries": [closed]}))
+    config = load_archive_config(None, SETTINGS | {"queries": [closed | {"labels": ["Dog"]}]})
     run([night], tmp_path / "out", config)
     connection = open_tables(tmp_path / "out")
     allowed = {query.station: {*query.labels, "None"} for query in config.queries[0].station_labels}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from naturelm.archive.selection import Selection, even_order, in_order, start_of
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 from naturelm.recordings import Recording
 from naturelm.segments import cut_segments, group_reads
 from tests.archive.stub_runs import process, record, rows, settings, tables
@@ -34,13 +34,13 @@ def season(stations: int = 2, days: int = 4, minutes: int = 60) -> list[Recordin
 
 
 def chosen(recordings: list[Recording], segment_windows: int = 60, **wanted):
-    config = load(None, {"selection": wanted})
+    config = load_archive_config(None, {"selection": wanted})
     segments = [s for r in recordings for s in cut_segments(r, config.windows, segment_windows)]
     return Selection(config.selection, config.windows.hop_s).choose(segments)
 
 
 def reads(recordings: list[Recording], order: str, segment_windows: int = 60):
-    config = load(None, {})
+    config = load_archive_config(None, {})
     segments = [s for r in recordings for s in cut_segments(r, config.windows, segment_windows)]
     return in_order(group_reads(segments, ()), order)
 

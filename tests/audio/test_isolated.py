@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from naturelm.audio.isolated import DecodedSpan, DecodeRequest, IsolatedDecoder, pcm_samples
-from naturelm.audio.streaming import SAMPLE_RATE_HZ, decode
+from naturelm.audio.streaming import decode
 from naturelm.recordings import Recording, scan
+from naturelm.windows import SAMPLE_RATE_HZ
 from tests.broken_files import SECONDS, Expected, make_all, noise, write
 from tests.paths import REPO
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from naturelm.audio.cutting import cut_windows
-from naturelm.audio.streaming import SAMPLE_RATE_HZ, DecodeError, SoundStream, decode
-from naturelm.windows import Window, plan_windows
+from naturelm.audio.streaming import DecodeError, SoundStream, decode
+from naturelm.windows import SAMPLE_RATE_HZ, Window, plan_windows
 from tests.broken_files import noise, write
 from tests.paths import REPO
 

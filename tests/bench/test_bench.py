@@ -20,8 +20,8 @@ from naturelm.engine.engine import Engine
 from naturelm.engine.queries import EngineQuery
 from naturelm.errors import NaturelmError
 from naturelm.models import NatureLM
-from naturelm.synthetic.model import QUESTIONS, made_up_labels, made_up_windows, random_full_size
 from naturelm.synthetic.sounds import owl
+from naturelm.synthetic.stand_ins import QUESTIONS, made_up_labels, made_up_windows, random_full_size
 from tests.paths import REPO, SMALL_MODEL
 
 ENGINE = ["engine", "--model", str(SMALL_MODEL), "--windows", "3", "--plain-windows", "2", "--repeats", "1"]

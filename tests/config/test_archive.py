@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 from naturelm.config.archive import ArchiveConfig
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 from naturelm.errors import NaturelmError
 from tests.paths import REPO
 
 
 def test_documented_defaults_are_the_defaults():
-    assert load(REPO / "configs/archive.yaml") == ArchiveConfig()
+    assert load_archive_config(REPO / "configs/archive.yaml") == ArchiveConfig()
 
 
 def test_flag_wins_over_file_and_file_over_default(tmp_path):
     path = tmp_path / "archive.yaml"
     path.write_text("windows: {length_s: 5.0, hop_s: 2.5}\ngeneration: {num_beams: 2}\n")
-    config = load(path, {"windows": {"hop_s": 1.0, "length_s": None}})
+    config = load_archive_config(path, {"windows": {"hop_s": 1.0, "length_s": None}})
     assert (config.windows.length_s, config.windows.hop_s) == (5.0, 1.0)
     assert config.generation.num_beams == 2
     assert config.generation.max_new_tokens == ArchiveConfig().generation.max_new_tokens
@@ -51,7 +51,7 @@ def test_mistake_in_a_file_is_one_sentence_with_file_and_value(tmp_path, text, e
     path = tmp_path / "archive.yaml"
     path.write_text(text)
     with pytest.raises(NaturelmError) as error:
-        load(path)
+        load_archive_config(path)
     message = str(error.value)
     assert message.startswith(f"{path}: ")
     assert expected in message
@@ -60,7 +60,7 @@ def test_mistake_in_a_file_is_one_sentence_with_file_and_value(tmp_path, text, e
 
 def test_missing_file_is_told(tmp_path):
     with pytest.raises(NaturelmError, match=r"none\.yaml: cannot read"):
-        load(tmp_path / "none.yaml")
+        load_archive_config(tmp_path / "none.yaml")
 
 
 def test_hash_covers_what_changes_rows_and_nothing_else():
@@ -76,15 +76,17 @@ def test_hash_covers_what_changes_rows_and_nothing_else():
         {"model": {"merging_alpha": 0.5}},
         {"queries": [{"id": "species", "prompt": "Which species?"}]},
     ]
-    assert [load(None, o).analysis_hash("r1") for o in same] == [base] * len(same)
-    hashes = {load(None, o).analysis_hash("r1") for o in other} | {ArchiveConfig().analysis_hash("r2")}
+    assert [load_archive_config(None, o).analysis_hash("r1") for o in same] == [base] * len(same)
+    hashes = {load_archive_config(None, o).analysis_hash("r1") for o in other} | {
+        ArchiveConfig().analysis_hash("r2")
+    }
     assert len(hashes | {base}) == len(other) + 2
 
 
 def test_model_is_known_by_its_weights_not_by_the_name_it_was_loaded_by():
-    assert load(None, {"model": {"name": "/a/copy"}}).analysis_hash("r1") == ArchiveConfig().analysis_hash(
+    assert load_archive_config(None, {"model": {"name": "/a/copy"}}).analysis_hash(
         "r1"
-    )
+    ) == ArchiveConfig().analysis_hash("r1")
 
 
 CLOSED = 'queries: [{id: focal, prompt: "Which?", kind: classification, labels_file: lists/birds.%s}]'
@@ -100,22 +102,24 @@ def _with_list(tmp_path: Path, name: str, text: str) -> Path:
 
 def test_labels_file_of_one_label_a_line_lies_beside_the_configuration(tmp_path):
     path = _with_list(tmp_path, "birds.txt", "\ufeff# of the valley\nTawny owl\n\n  Wren \nTawny owl\n")
-    (query,) = load(path).queries
+    (query,) = load_archive_config(path).queries
     assert query.labels == ("Tawny owl", "Wren")
     assert query.labels_at("anywhere") == ("Tawny owl", "Wren")
 
 
 def test_labels_file_with_stations_adds_to_the_labels_of_all_stations(tmp_path):
     path = _with_list(tmp_path, "birds.csv", 'Station,Label\n,Wren\nA,"Owl, tawny"\nB,Dipper\nA,Wren\n')
-    (query,) = load(path).queries
+    (query,) = load_archive_config(path).queries
     assert query.labels_at("A") == ("Wren", "Owl, tawny")
     assert query.labels_at("B") == ("Wren", "Dipper")
     assert query.labels_at("C") == ("Wren",)
     other = _with_list(tmp_path, "birds.csv", "station,label\n,Wren\nA,Owl\n")
-    assert load(path).analysis_hash("") == load(other).analysis_hash("")
-    hashed = load(path).analysis_hash("")
+    assert load_archive_config(path).analysis_hash("") == load_archive_config(other).analysis_hash("")
+    hashed = load_archive_config(path).analysis_hash("")
     _with_list(tmp_path, "birds.csv", "station,label\n,Wren\n")
-    assert load(path).analysis_hash("") != hashed, "the labels themselves belong to the analysis"
+    assert load_archive_config(path).analysis_hash("") != hashed, (
+        "the labels themselves belong to the analysis"
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,17 +131,17 @@ def test_labels_file_with_stations_adds_to_the_labels_of_all_stations(tmp_path):
 )
 def test_unusable_labels_file_is_refused(tmp_path, name, text, expected):
     with pytest.raises(NaturelmError, match=expected):
-        load(_with_list(tmp_path, name, text))
+        load_archive_config(_with_list(tmp_path, name, text))
 
 
 def test_missing_labels_file_and_a_list_given_twice_are_told(tmp_path):
     path = tmp_path / "archive.yaml"
     path.write_text(CLOSED % "txt")
     with pytest.raises(NaturelmError, match=r"birds\.txt: cannot read the labels"):
-        load(path)
+        load_archive_config(path)
     path.write_text("queries: [{id: a, prompt: x, kind: classification, labels: [Owl], labels_file: b.txt}]")
     with pytest.raises(NaturelmError, match="labels and labels_file"):
-        load(path)
+        load_archive_config(path)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +160,7 @@ def test_hostile_yaml_is_one_short_sentence(tmp_path, text, expected):
     path = tmp_path / "night.yaml"
     path.write_text(text)
     with pytest.raises(NaturelmError) as caught:
-        load(path)
+        load_archive_config(path)
     message = str(caught.value)
     assert expected in message
     assert str(path) in message
@@ -166,4 +170,4 @@ def test_hostile_yaml_is_one_short_sentence(tmp_path, text, expected):
 def test_empty_file_means_the_defaults(tmp_path):
     path = tmp_path / "night.yaml"
     path.write_text("# nothing yet\n")
-    assert load(path) == load()
+    assert load_archive_config(path) == load_archive_config()

@@ -25,7 +25,7 @@ from click.testing import CliRunner
 
 from naturelm.cli import main
 from naturelm.config.label_lists import read_label_list
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 from naturelm.recordings.stations import read_stations
 from naturelm.synthetic.nights import make_night
 from naturelm.tables.query import open_tables
@@ -162,7 +162,7 @@ def test_data_is_read_by_the_program(block: Block, tmp_path: Path) -> None:
     else:
         # The list that an example names may be any.
         (tmp_path / "valley.csv").write_text("station,label\n,Wren\nA17,Dipper\n", encoding="utf-8")
-        assert load(path).queries
+        assert load_archive_config(path).queries
 
 
 def typed_commands() -> Iterator[tuple[str, str]]:

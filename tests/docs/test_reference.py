@@ -13,7 +13,7 @@ from docs import hooks
 from naturelm.cli import main
 from naturelm.config.archive import ArchiveConfig
 from naturelm.results.schemas import REVIEWS_SCHEMA, TABLES
-from naturelm.training.config import TrainConfig
+from naturelm.training.settings import TrainConfig
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from naturelm.archive.job import process_archive
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 from tests.archive.faults import committed, wait_until
 from tests.archive.runs import published, quiet, staged
 from tests.archive.stub_model import SLEEP_S, StubAsk
@@ -33,7 +33,7 @@ GPU_NODE = NODE | {"num_cpus": 6, "num_gpus": 1}
 
 def config(**job: Any) -> Any:
     windows = {"length_s": 5.0, "hop_s": 2.5}
-    return load(None, {"job": {"segment_minutes": 0.5} | job, "windows": windows})
+    return load_archive_config(None, {"job": {"segment_minutes": 0.5} | job, "windows": windows})
 
 
 def measure(archive: Path, out: Path, nodes: int, what: str, **job: Any) -> tuple[float, dict[str, bytes]]:

@@ -30,7 +30,7 @@ from naturelm.archive.figures import Counts
 from naturelm.archive.scan import new_segment_windows, scan_archive, settle
 from naturelm.archive.work import Todo
 from naturelm.archive.writer import Committer
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 from naturelm.models.answer import Answer
 from naturelm.recordings import Recording
 from naturelm.results.output import Output
@@ -42,7 +42,7 @@ from naturelm.tables.query import open_tables
 
 STEPS = ("scan", "rescan", "todo", "fill", "half", "resume", "again", "query")
 RATE_HZ, SECONDS = 8000, 6000
-CONFIG = load(
+CONFIG = load_archive_config(
     None,
     {
         "queries": [{"id": "species", "prompt": "Which species?"}],

@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 
 from naturelm.archive.job import process_archive
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 from naturelm.storage import Location, list_files, location, write_whole
 from tests.archive.runs import quiet
 from tests.archive.stub_model import StubAsk
@@ -28,7 +28,7 @@ from tests.object_store import ObjectStore
 
 KEYS = 20_000
 RECORDINGS, SECONDS, RATE_HZ = 48, 600, 32_000
-CONFIG = load(None, {"job": {"workers": 0, "segment_minutes": 5.0}})
+CONFIG = load_archive_config(None, {"job": {"workers": 0, "segment_minutes": 5.0}})
 
 
 def job(archive: Location, out: Location) -> None:

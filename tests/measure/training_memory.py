@@ -16,9 +16,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from naturelm.models.base import LanguageModel
-from naturelm.synthetic.model import QUESTIONS, random_full_size
+from naturelm.synthetic.stand_ins import QUESTIONS, random_full_size
 from naturelm.training.data import Loaded
-from naturelm.training.model import checkpoint_activations, set_parts
+from naturelm.training.initial_model import checkpoint_activations, set_parts
 from naturelm.training.objective import Objective, Preparer
 
 PARTS = ("beats", "qformer", "projection", "lora")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 from naturelm.errors import NaturelmError
 from naturelm.models import presets
 from tests.paths import REPO
@@ -96,7 +96,7 @@ def test_base_llm_that_is_not_there_is_told_with_the_remedy(tmp_path: Path):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_model_configs_load_and_name_a_model(path):
-    config = load(path)
+    config = load_archive_config(path)
     assert presets.resolve(config.model.name).licence
 
 

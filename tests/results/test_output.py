@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from naturelm.config.archive import ArchiveConfig
-from naturelm.config.loading import load
+from naturelm.config.loading import load_archive_config
 from naturelm.errors import NaturelmError
 from naturelm.models.answer import Answer
 from naturelm.recordings import Recording
@@ -185,7 +185,7 @@ def test_segment_without_its_answers_file_is_not_committed(tmp_path):
 
 def test_another_analysis_is_refused_with_the_differing_settings(tmp_path):
     output(tmp_path)
-    other = load(None, {"windows": {"hop_s": 5.0}, "generation": {"num_beams": 2}})
+    other = load_archive_config(None, {"windows": {"hop_s": 5.0}, "generation": {"num_beams": 2}})
     with pytest.raises(NaturelmError) as error:
         output(tmp_path, other)
     assert "windows.hop_s (10.0 there, 5.0 now)" in str(error.value)

@@ -20,10 +20,10 @@ from naturelm.cli import main
 from naturelm.engine.engine import Engine
 from naturelm.engine.queries import EngineQuery
 from naturelm.models import load_model
-from naturelm.service import http, sounds
+from naturelm.service import http, request_sounds
 from naturelm.service.answering import Answering
 from naturelm.service.batching import Batcher
-from naturelm.service.sounds import Sounds
+from naturelm.service.request_sounds import Sounds
 from tests.paths import SMALL_MODEL
 
 pytest.importorskip("fastapi", reason="FastAPI is not installed (pip install 'naturelm[app]')")
@@ -242,7 +242,7 @@ def test_more_items_than_the_limit_are_413(client):
 
 
 def test_sounds_and_bodies_beyond_the_limits_are_refused(client, monkeypatch):
-    monkeypatch.setattr(sounds, "MAX_SOUND_BYTES", 1 << 10)
+    monkeypatch.setattr(request_sounds, "MAX_SOUND_BYTES", 1 << 10)
     assert "larger than" in only(predict(client, item()))["error"]
     assert "larger than" in only(predict(client, bad(payload_type="file_path", data="owl.wav")))["error"]
     monkeypatch.setattr(http, "MAX_BODY_BYTES", 1 << 10)

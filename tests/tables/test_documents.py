@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from naturelm.cli import main
 from naturelm.results.schemas import TABLES
 from naturelm.tables.export import FORMATS
-from naturelm.tables.output import BATCH_ROWS
 from naturelm.tables.query import open_tables, select
+from naturelm.tables.row_formats import BATCH_ROWS
 from tests.paths import REPO
 from tests.tables.make_tables import caption, detection, recording, write_results
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from naturelm.cli import main
 from naturelm.results.analysis import read_analysis
 from naturelm.tables.export import FORMATS, get_format
-from naturelm.tables.export.rows import LOADED, ExportSource
-from naturelm.tables.labels import scientific_queries
+from naturelm.tables.export.source import LOADED, ExportSource
 from naturelm.tables.query import open_tables
+from naturelm.tables.spellings import scientific_queries
 from naturelm.text import flat, guard, unguard
 from tests.paths import REPO
 from tests.tables.make_tables import detection, recording, write_large, write_results

@@ -28,8 +28,8 @@ from naturelm.results.schemas import TABLES
 from naturelm.segments import Day
 from naturelm.tables.events import events
 from naturelm.tables.files import ServedFiles
-from naturelm.tables.output import TABLE_ROWS
 from naturelm.tables.query import open_tables, select
+from naturelm.tables.row_formats import TABLE_ROWS
 from naturelm.text import printable
 from tests.tables.make_tables import (
     caption,
@@ -412,12 +412,12 @@ def test_table_says_how_many_rows_it_leaves_out(night):
 
 
 def test_table_fits_the_terminal(night):
-    from naturelm.tables.output import write_table
+    from naturelm.tables.row_formats import write_aligned
 
     for width in (40, 80, 120):
         reader = select(open_tables(night), "FROM detections", 1000)
         stream = io.StringIO()
-        write_table(reader, stream, width)
+        write_aligned(reader, stream, width)
         lines = stream.getvalue().splitlines()
         assert max(map(len, lines[:-1])) <= width
         assert "of 13 columns not shown" in lines[-1]

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from naturelm.models import presets
 from naturelm.synthetic.sounds import SOUNDS
-from naturelm.training.config import TrainConfig, parse
-from naturelm.training.job import run_training
-from naturelm.training.progress import TrainProgress
+from naturelm.training.display import TrainProgress
+from naturelm.training.run import run_training
+from naturelm.training.settings import TrainConfig, parse
 from naturelm.training.store import RunStore
 
 WINDOW_S = 2.0

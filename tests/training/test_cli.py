@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from naturelm.cli import main
-from naturelm.training.config import load
+from naturelm.training.settings import load_train_config
 from tests.paths import REPO
 from tests.training.runs import losses, settings, write_config
 
@@ -131,7 +131,7 @@ def test_help_shows_both_ways():
 
 
 def test_published_stages_are_as_published():
-    first, second = load(CONFIGS / "stage1.yaml"), load(CONFIGS / "stage2.yaml")
+    first, second = load_train_config(CONFIGS / "stage1.yaml"), load_train_config(CONFIGS / "stage2.yaml")
     for stage, steps in ((first, 500_000), (second, 1_600_000)):
         optimisation = stage.optimisation
         assert (optimisation.steps, optimisation.batch, optimisation.warmup_steps) == (steps, 128, 5000)

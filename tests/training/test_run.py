@@ -17,10 +17,10 @@ import torch
 from naturelm.errors import NaturelmError
 from naturelm.models import NatureLM
 from naturelm.storage import list_files, location, write_whole
-from naturelm.training.config import parse
-from naturelm.training.export import export
-from naturelm.training.job import run_training
-from naturelm.training.progress import TrainProgress
+from naturelm.training.display import TrainProgress
+from naturelm.training.export import write_checkpoint
+from naturelm.training.run import run_training
+from naturelm.training.settings import parse
 from naturelm.training.store import RunStore
 from tests.paths import REPO
 from tests.training.runs import QUESTION, config, losses, run, settings, write_config
@@ -132,7 +132,7 @@ def test_last_checkpoints_and_the_best_are_kept(shape, manifest, tmp_path):
     assert best < 10
     assert store.steps() == [best, 10, 12]
     assert store.state(12).best == {"step": best, "value": pytest.approx(held_out[best])}
-    assert export(str(storage), tmp_path / "best", best=True) == best
+    assert write_checkpoint(str(storage), tmp_path / "best", best=True) == best
 
 
 def test_evaluation_tells_answers_and_labels(shape, manifest, tmp_path):
@@ -153,7 +153,7 @@ def test_storage_with_a_run_is_refused_without_resume(shape, manifest, undisturb
 
 
 def test_run_with_other_settings_is_refused_and_they_are_named(shape, manifest, undisturbed):
-    with pytest.raises(NaturelmError, match=r"optimisation\.batch was 4 and is 2"):
+    with pytest.raises(NaturelmError, match=r"optimisation\.batch \(4 there, 2 now\)"):
         run(config(shape, manifest, undisturbed, optimisation={"batch": 2}), resume=True)
 
 
@@ -194,7 +194,7 @@ def test_object_store_holds_the_same_as_a_directory(shape, manifest, undisturbed
     assert run(values, resume=True) == 0
     names = {file.relative_path.partition("/")[0] for file in list_files(store.root, recursive=True)}
     assert names == {"config.yaml", "checkpoints", "metrics", "tensorboard"}
-    assert export(storage, tmp_path / "exported") == 6
+    assert write_checkpoint(storage, tmp_path / "exported") == 6
     second = settings(shape, manifest, f"{bucket}/runs/second", optimisation={"steps": 1})
     run(parse(second | {"model": {"checkpoint": storage, "trainable": ["lora"]}}, "second"))
     assert RunStore(f"{bucket}/runs/second").steps() == [1]
@@ -223,7 +223,7 @@ def test_bucket_that_is_not_there_is_refused(shape, manifest, bucket):
 
 def test_exported_checkpoint_answers_as_the_model_that_was_trained(shape, manifest, undisturbed, tmp_path):
     out = tmp_path / "exported"
-    assert export(str(undisturbed), out) == 6
+    assert write_checkpoint(str(undisturbed), out) == 6
     model = NatureLM.from_pretrained(out, device="cpu")
     trained = RunStore(str(undisturbed)).weights(6)
     for name, parameter in model.named_parameters():
@@ -233,8 +233,10 @@ def test_exported_checkpoint_answers_as_the_model_that_was_trained(shape, manife
 
 
 def test_one_checkpoint_of_a_run_can_be_exported_in_half_precision(undisturbed, tmp_path):
-    assert export(f"{undisturbed}/checkpoints/step-00000004", tmp_path / "out", dtype="float16") == 4
-    whole = export(f"{undisturbed}/checkpoints/step-00000004", tmp_path / "whole")
+    assert (
+        write_checkpoint(f"{undisturbed}/checkpoints/step-00000004", tmp_path / "out", dtype="float16") == 4
+    )
+    whole = write_checkpoint(f"{undisturbed}/checkpoints/step-00000004", tmp_path / "whole")
     assert whole == 4
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("out", "whole")]
     assert sizes[0] < 0.6 * sizes[1]
@@ -242,26 +244,26 @@ def test_one_checkpoint_of_a_run_can_be_exported_in_half_precision(undisturbed, 
 
 
 def test_second_stage_begins_with_what_the_first_one_learnt(shape, manifest, undisturbed, tmp_path):
-    export(str(undisturbed), tmp_path / "stage1")
+    write_checkpoint(str(undisturbed), tmp_path / "stage1")
     starts = {"checkpoint": str(tmp_path / "stage1")}, {"checkpoint": str(undisturbed)}
     curves = []
     for number, start in enumerate(starts):
         values = settings(shape, manifest, tmp_path / f"stage2-{number}", optimisation={"steps": 1})
         values["model"] = start | {"trainable": ["beats", "lora"]}
         path = write_config(tmp_path / f"{number}.yaml", values)
-        from naturelm.training.config import load
+        from naturelm.training.settings import load_train_config
 
-        run(load(path))
+        run(load_train_config(path))
         curves.append(losses(tmp_path / f"stage2-{number}"))
     assert curves[0] == curves[1]
     assert curves[0][1] < losses(undisturbed)[1]
     # The LLM was trained in the first stage, so it goes along though the second left it as it was.
-    export(str(tmp_path / "stage2-1"), tmp_path / "stage2")
+    write_checkpoint(str(tmp_path / "stage2-1"), tmp_path / "stage2")
     assert (tmp_path / "stage2/llm/model.safetensors").is_file()
 
 
 def test_checkpoint_that_does_not_exist_is_reported(undisturbed, tmp_path):
     with pytest.raises(NaturelmError, match="has no checkpoint of step 3; there are 4, 6"):
-        export(f"{undisturbed}/checkpoints/step-00000003", tmp_path / "out")
+        write_checkpoint(f"{undisturbed}/checkpoints/step-00000003", tmp_path / "out")
     with pytest.raises(NaturelmError, match="contains no run"):
-        export(str(tmp_path), tmp_path / "out")
+        write_checkpoint(str(tmp_path), tmp_path / "out")

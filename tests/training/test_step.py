@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from naturelm.errors import NaturelmError
-from naturelm.training.config import Optimisation
 from naturelm.training.data import Loaded
-from naturelm.training.job import streams
+from naturelm.training.initial_model import cosine_filters, train_mode
 from naturelm.training.loop import Hooks, make_trainer
-from naturelm.training.model import cosine_filters, train_mode
 from naturelm.training.objective import Objective
+from naturelm.training.run import streams
+from naturelm.training.settings import Optimisation
 from naturelm.training.step import StepResult, Trainer, Worker, decays, learning_rate
 from tests.training.runs import QUESTION, config, make_shape
 

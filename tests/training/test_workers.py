@@ -14,10 +14,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from naturelm.training.evaluate import evaluate
-from naturelm.training.job import streams
-from naturelm.training.loading import Shares, held_out_batches, load_in_process
+from naturelm.training.batches import Shares, held_out_batches, load_in_process
+from naturelm.training.held_out import measure_held_out
 from naturelm.training.loop import Hooks, make_trainer
+from naturelm.training.run import streams
 from naturelm.training.sharding import shard
 from naturelm.training.step import Worker
 from tests.paths import REPO
@@ -51,7 +51,9 @@ def work(worker: Worker, shape: Path, manifest: Path, out: Path, sharded: bool) 
             trainer = make_trainer(values, worker, hooks)
             trainer.restore(weights, moments, "memory")
         results.append(dataclasses.asdict(trainer.step(number, examples)))
-    measured = evaluate(trainer, held_out_batches(held_out, values, worker.rank, worker.world), values)
+    measured = measure_held_out(
+        trainer, held_out_batches(held_out, values, worker.rank, worker.world), values
+    )
     weights = trainer.weights()
     if worker.rank == 0:
         total = {name: tensor.double().abs().sum().item() for name, tensor in weights.items()}

@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from naturelm.errors import NaturelmError
-from naturelm.tables.export.rows import Load, Save
+from naturelm.tables.export.source import Load, Save
 
-_NO_FORMATS = {"rows"}
+_NO_FORMATS = {"source"}
 
 FORMATS = tuple(
     module.name.replace("_", "-")

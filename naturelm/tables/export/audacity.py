@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from naturelm.tables.export.rows import Detection, ExportSource, FileNames, LoadedRow, Saved, loaded
-from naturelm.tables.output import whole_file
+from naturelm.tables.export.source import Detection, ExportSource, FileNames, LoadedRow, Saved, loaded
+from naturelm.tables.row_formats import whole_file
 from naturelm.text import flat, guard, unguard
 
 SUMMARY = "Audacity labels, one file per recording"

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from naturelm.tables.export.birdnet_csv import HEADER
-from naturelm.tables.export.rows import LOADED, ExportSource, Saved, check_file
-from naturelm.tables.output import whole_file
+from naturelm.tables.export.source import LOADED, ExportSource, Saved, check_file
+from naturelm.tables.row_formats import whole_file
 
 SUMMARY = "BirdNET-Analyzer's columns as Parquet"
 SCHEMA = pa.schema(

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from naturelm.errors import NaturelmError
-from naturelm.tables.export.rows import (
+from naturelm.tables.export.source import (
     Detection,
     ExportedRecording,
     ExportSource,
@@ -26,7 +26,7 @@ from naturelm.tables.export.rows import (
     loaded,
     number,
 )
-from naturelm.tables.output import csv_writer, whole_file
+from naturelm.tables.row_formats import csv_writer, whole_file
 from naturelm.text import flat, guard, unguard
 
 SUMMARY = "Camtrap DP package (deployments, media, observations), a directory"

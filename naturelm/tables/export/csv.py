@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from naturelm.tables.export.rows import ExportSource, LoadedRow, Saved, check_file, loaded, number
-from naturelm.tables.output import csv_writer, whole_file
+from naturelm.tables.export.source import ExportSource, LoadedRow, Saved, check_file, loaded, number
+from naturelm.tables.row_formats import csv_writer, whole_file
 from naturelm.text import guard, unguard
 
 SUMMARY = "every column, safe to open in a spreadsheet"

@@ -8,8 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from naturelm.tables.export.rows import Detection, ExportedRecording, ExportSource, Saved, check_file, loaded
-from naturelm.tables.output import whole_file
+from naturelm.tables.export.source import (
+    Detection,
+    ExportedRecording,
+    ExportSource,
+    Saved,
+    check_file,
+    loaded,
+)
+from naturelm.tables.row_formats import whole_file
 
 SUMMARY = "one feature per detection, at its station"
 

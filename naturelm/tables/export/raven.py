@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from naturelm.tables.export.rows import (
+from naturelm.tables.export.source import (
     Detection,
     ExportedRecording,
     ExportSource,
@@ -24,7 +24,7 @@ from naturelm.tables.export.rows import (
     loaded,
     number,
 )
-from naturelm.tables.output import csv_writer, whole_file
+from naturelm.tables.row_formats import csv_writer, whole_file
 from naturelm.text import flat, guard, unguard
 
 SUMMARY = "Raven selection tables: one per recording, or all in one where --out ends in .txt"

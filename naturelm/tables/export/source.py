@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from naturelm.errors import NaturelmError
 from naturelm.tables.events import GAP_S
-from naturelm.tables.labels import label_key
+from naturelm.tables.spellings import label_key
 from naturelm.text import file_name
+from naturelm.windows import SAMPLE_RATE_HZ, TOP_FREQUENCY_HZ
 
 LoadedRow = tuple[str, float, float, str | None, str | None, float | None]
 
@@ -34,8 +35,6 @@ LOADED = pa.schema(
 
 _BATCH_ROWS = 20_000
 _MAX_NAME_BYTES = 160
-# What the model hears, whatever the recording's rate.
-_MODEL_NYQUIST_HZ = 8_000.0
 
 
 class ExportedRecording(NamedTuple):
@@ -65,7 +64,7 @@ class ExportedRecording(NamedTuple):
     @property
     def high_hz(self) -> float:
         """Highest frequency that the model heard."""
-        return min(_MODEL_NYQUIST_HZ, (self.sample_rate_hz or 2 * _MODEL_NYQUIST_HZ) / 2)
+        return min(TOP_FREQUENCY_HZ, (self.sample_rate_hz or SAMPLE_RATE_HZ) / 2)
 
     def local_at(self, start_s: float) -> dt.datetime | None:
         return self.start_local and self.start_local + dt.timedelta(seconds=start_s)

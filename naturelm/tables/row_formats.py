@@ -27,7 +27,7 @@ _CELL_WIDTH = 40
 _ELLIPSIS = "…"
 
 
-def write_table(reader: pa.RecordBatchReader, stream: IO[str], width: int | None = None) -> None:
+def write_aligned(reader: pa.RecordBatchReader, stream: IO[str], width: int | None = None) -> None:
     """Print the first `TABLE_ROWS` rows, and how many more there are.
 
     Parameters
@@ -112,7 +112,7 @@ def write_parquet(reader: pa.RecordBatchReader, stream: IO[bytes]) -> None:
 
 
 TEXT_WRITERS: dict[str, Callable[[pa.RecordBatchReader, IO[str]], None]] = {
-    "table": write_table,
+    "table": write_aligned,
     "csv": write_csv,
     "json": write_json,
 }

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from naturelm.training.config import TrainConfig
 from naturelm.training.data import Loaded, Stream
+from naturelm.training.settings import TrainConfig
 
 _STEPS_AHEAD = 4
 

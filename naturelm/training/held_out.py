@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from naturelm.labels import normal_form, parse_labels
-from naturelm.training.config import TrainConfig
 from naturelm.training.data import Loaded
 from naturelm.training.objective import Objective
+from naturelm.training.settings import TrainConfig
 from naturelm.training.step import Trainer, autocast
 from naturelm.training.tasks import is_detection
 
 
 @torch.no_grad()
-def evaluate(
+def measure_held_out(
     trainer: Trainer, batches: Iterable[tuple[Sequence[Loaded], bool]], config: TrainConfig
 ) -> dict[str, float]:
     """Measure on a worker's share of the held-out examples; every worker gets the figures over all of them.

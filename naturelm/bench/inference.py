@@ -28,7 +28,7 @@ from naturelm.engine.engine import Engine
 from naturelm.engine.queries import EngineQuery
 from naturelm.errors import NaturelmError
 from naturelm.models.parts.linear import linear, quicken
-from naturelm.synthetic.model import made_up_windows
+from naturelm.synthetic.stand_ins import made_up_windows
 
 if TYPE_CHECKING:
     from naturelm.config.archive import ArchiveConfig
@@ -353,6 +353,7 @@ def bench_decode(paths: Sequence[Path]) -> dict[str, Any]:
     """
     from naturelm.audio.streaming import decode
     from naturelm.recordings import scan
+    from naturelm.windows import SAMPLE_RATE_HZ
 
     kinds: dict[str, list[float]] = {}
     failed = 0
@@ -365,7 +366,7 @@ def bench_decode(paths: Sequence[Path]) -> dict[str, Any]:
         cpu_s, wall_s = time.process_time(), time.perf_counter()
         samples = sum(len(block) for block in decode(recording.absolute_path))
         totals[0] += 1
-        totals[1] += samples / 16_000
+        totals[1] += samples / SAMPLE_RATE_HZ
         totals[2] += time.process_time() - cpu_s
         totals[3] += time.perf_counter() - wall_s
     return {

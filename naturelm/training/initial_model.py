@@ -19,7 +19,7 @@ from naturelm.models.base import LanguageModel
 from naturelm.models.config import LanguageModelConfig
 from naturelm.models.parts.llama import load_llama, load_llama_config, load_tokenizer, new_llama
 from naturelm.storage import location
-from naturelm.training.config import ModelStart, TrainConfig
+from naturelm.training.settings import ModelStart, TrainConfig
 from naturelm.training.store import CONFIG_FILE, RunStore
 from naturelm.training.tensors import load_weights
 

@@ -7,8 +7,8 @@ import datetime as dt
 import pytest
 
 from naturelm.results.analysis import read_analysis
-from naturelm.tables.labels import label_key, scientific_queries
 from naturelm.tables.query import open_tables
+from naturelm.tables.spellings import label_key, scientific_queries
 from tests.tables.make_tables import detection, recording, write_results
 
 

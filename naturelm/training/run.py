@@ -6,12 +6,12 @@ import torch
 
 from naturelm.errors import NaturelmError
 from naturelm.models.config import LanguageModelConfig
-from naturelm.training.config import TrainConfig
+from naturelm.training.batches import Shares, held_out_batches, load_in_process
 from naturelm.training.data import Stream, read_examples
-from naturelm.training.loading import Shares, held_out_batches, load_in_process
+from naturelm.training.display import TrainProgress
+from naturelm.training.initial_model import check_start
 from naturelm.training.loop import Hooks, train
-from naturelm.training.model import check_start
-from naturelm.training.progress import TrainProgress
+from naturelm.training.settings import TrainConfig
 from naturelm.training.step import Worker
 from naturelm.training.store import RunStore
 

@@ -245,7 +245,7 @@ class TrainConfig(Section):
         return self.model_dump(mode="json", exclude={"run", "evaluation"})
 
 
-def load(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
+def load_train_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
     """Load a training configuration; `overrides` of the `run` section replace the file's, unless they are None.
 
     Raises

@@ -31,7 +31,7 @@ _DECODE_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
+class RequestSound:
     """What the model takes of a sound.
 
     Attributes
@@ -66,7 +66,7 @@ class Sounds:
         """The kinds of sound that this server takes."""
         return [*PAYLOAD_TYPES, *([] if self._root is None else ["file_path"])]
 
-    def read(self, audio: AudioInput, longest_s: float) -> Sound:
+    def read(self, audio: AudioInput, longest_s: float) -> RequestSound:
         """Decode a sound's first `longest_s` seconds.
 
         Raises
@@ -105,7 +105,7 @@ class Sounds:
             )
         return path
 
-    def _read_file(self, path: Path, what: str, longest_s: float) -> Sound:
+    def _read_file(self, path: Path, what: str, longest_s: float) -> RequestSound:
         recording = probe(FoundFile(path.parent, path.name, path))
         if recording.status not in ("ok", "partial"):
             raise NaturelmError(f"{what} cannot be decoded ({recording.error or recording.status})")
@@ -117,7 +117,7 @@ class Sounds:
         samples = pcm_samples(span.pcm)
         if not len(samples):
             raise NaturelmError(f"{what} cannot be decoded ({span.error or span.status})")
-        return Sound(samples, recording.duration_s or span.decoded_s)
+        return RequestSound(samples, recording.duration_s or span.decoded_s)
 
 
 def _decoded(text: str) -> bytes:
