@@ -128,3 +128,12 @@ def file_name(text: str, limit: int = 60) -> str:
         return cut
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
     return f"{cut}-{digest}" if cut else f"label-{digest}"
+
+
+def file_size(size_bytes: float) -> str:
+    """A size with its unit, such as ``36 kB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"

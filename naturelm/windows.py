@@ -16,6 +16,9 @@ TOP_FREQUENCY_HZ = SAMPLE_RATE_HZ / 2
 MIN_NEW_S = 0.5
 """A last, partial window is kept if it brings at least this much sound that no earlier window holds."""
 
+MIN_LENGTH_S = 0.1
+"""Shorter windows, and window starts closer than this, are refused: a typing error would plan millions of them."""
+
 # Header durations are frames / rate: compare times with a tolerance far below one sample at 384 kHz.
 _EPSILON_S = 1e-7
 
@@ -40,10 +43,9 @@ class Window:
 
 def check_window(window_s: float, hop_s: float) -> None:
     """Raise NaturelmError unless windows of `window_s` every `hop_s` seconds cover all sound."""
-    if not (math.isfinite(window_s) and window_s > 0):
-        raise NaturelmError(f"window is {window_s:g} s; give a positive --window")
-    if not (math.isfinite(hop_s) and hop_s > 0):
-        raise NaturelmError(f"hop is {hop_s:g} s; give a positive --hop")
+    for name, seconds in (("window", window_s), ("hop", hop_s)):
+        if not (math.isfinite(seconds) and seconds >= MIN_LENGTH_S):
+            raise NaturelmError(f"{name} is {seconds:g} s; give a --{name} of at least {MIN_LENGTH_S:g} s")
     if hop_s > window_s:
         raise NaturelmError(
             f"hop is {hop_s:g} s, longer than the window of {window_s:g} s, so sound between windows would "

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from naturelm.errors import NaturelmError
-from naturelm.windows import MIN_NEW_S, plan_windows
+from naturelm.windows import MIN_LENGTH_S, MIN_NEW_S, plan_windows
 
 
 def spans(duration_s: float, window_s: float = 10.0, hop_s: float = 10.0) -> list[tuple[float, float]]:
@@ -49,7 +49,7 @@ def test_window_starts_do_not_drift_over_a_day():
     overlap=st.floats(0.05, 1),
 )
 def test_no_sound_but_a_short_tail_goes_unheard(duration_s, window_s, overlap):
-    windows = plan_windows(duration_s, window_s, window_s * overlap)
+    windows = plan_windows(duration_s, window_s, max(MIN_LENGTH_S, window_s * overlap))
     covered_s = 0.0
     for index, window in enumerate(windows):
         assert window.index == index

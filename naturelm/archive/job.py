@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from naturelm.archive.attempts import MakeAsk
 from naturelm.archive.figures import Counts
+from naturelm.archive.plan import check_limits
 from naturelm.archive.progress import Progress
 from naturelm.archive.scan import new_segment_windows, scan_archive, settle
 from naturelm.archive.stages import Ask
@@ -38,6 +39,7 @@ def process_archive(
     *,
     prune: bool = False,
     retry_failed: bool = False,
+    beyond_limits: bool = False,
     stop: Stop | None = None,
     make_ask: MakeAsk = Ask,
 ) -> Counts:
@@ -57,6 +59,8 @@ def process_archive(
         Drop rows of recordings that are no longer there.
     retry_failed : bool
         Do again recordings that are neither `ok` nor `too_short`.
+    beyond_limits : bool
+        Begin even if the tables need more than the free disk space, or the work more than a month.
     stop : Stop, optional
         Ends the run early: what is in flight is committed.
     make_ask : callable
@@ -90,9 +94,11 @@ def process_archive(
     with lock:
         with writes_to(out):
             changes, todo = settle(scan, output, config, retry_failed=retry_failed, prune=prune)
+            reads = todo.reads(config.selection)
+            if not beyond_limits:
+                check_limits(out, config, output.analysis.hash, todo.due, reads)
             run = RunRecord(out, paths, scan.recordings, config, output.analysis.hash)
         counts = Counts(recordings=Counter({"done before": todo.done_before}))
-        reads = todo.reads(config.selection)
         silent = [unread(segment) for segment in todo.due if not segment.window_count]
         staged = {segment.id for segment in todo.staged}
         committer = Committer(output, config, model.name, [*todo.due, *todo.staged], staged, counts)

@@ -12,6 +12,7 @@ from naturelm.archive.scan import Changes, Scan, compare_scan, new_segment_windo
 from naturelm.archive.selection import in_order
 from naturelm.archive.work import Todo, find_todo
 from naturelm.config.archive import ArchiveConfig
+from naturelm.errors import NaturelmError
 from naturelm.machine import read_gpus, usable_cores
 from naturelm.models.presets import known_weights, resolve
 from naturelm.results.analysis import check_begun
@@ -23,6 +24,7 @@ from naturelm.results.scans import Manifests
 from naturelm.results.visible import committed
 from naturelm.segments import Read, Segment
 from naturelm.storage import Location
+from naturelm.text import file_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,11 @@ class Forecast:
     @property
     def windows(self) -> int:
         return sum(segment.window_count for segment in self.todo.due)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What `process` begins only with `--yes`."""
+        return beyond_limits(self.disk, self.windows, self.rate)
 
     @property
     def sound_s(self) -> float:
@@ -101,6 +108,9 @@ def forecast(paths: Sequence[Location], out: Location, config: ArchiveConfig, *,
 
 
 TRIAL_S = 30.0
+MONTH_S = 30 * 86400.0
+# More windows than a month holds at one a second are worth a trial before a run begins.
+_MANY_WINDOWS = int(MONTH_S)
 # Runs that were over sooner were all start-up.
 _LEAST_WINDOWS = 100
 _LEAST_S = 30.0
@@ -130,6 +140,10 @@ class Disk:
     tables_bytes: float
     staged_bytes: float
     free_bytes: int | None
+
+    @property
+    def needed_bytes(self) -> float:
+        return self.tables_bytes + self.staged_bytes
 
 
 def earlier_rate(out: Location, analysis_hash: str) -> Rate | None:
@@ -184,3 +198,52 @@ def disk_needed(out: Location, segments: Sequence[Segment], queries: int) -> Dis
     tables = answers * _BYTES_PER_ANSWER + days * _BYTES_PER_DAY
     free = shutil.disk_usage(out).free if isinstance(out, Path) else None
     return Disk(tables, len(segments) * _BYTES_PER_STAGED_SEGMENT, free)
+
+
+def check_limits(
+    out: Location,
+    config: ArchiveConfig,
+    analysis_hash: str,
+    segments: Sequence[Segment],
+    reads: Sequence[Read],
+) -> None:
+    """Refuse a run that would fill the disk or take longer than a month.
+
+    Parameters
+    ----------
+    out : Path or StorePath
+    config : ArchiveConfig
+    analysis_hash : str
+    segments : sequence of Segment
+        All that is to be answered.
+    reads : sequence of Read
+        The same, as it is read.
+
+    Raises
+    ------
+    NaturelmError
+        It would.
+    """
+    windows = sum(segment.window_count for segment in segments)
+    rate = earlier_rate(out, analysis_hash)
+    if rate is None and windows > _MANY_WINDOWS and config.job.address is None:
+        rate = try_out(reads, config)
+    warnings = beyond_limits(disk_needed(out, segments, len(config.queries)), windows, rate)
+    if warnings:
+        raise NaturelmError(f"{'; '.join(warnings)}; give --yes to process all of it")
+
+
+def beyond_limits(disk: Disk, windows: int, rate: Rate | None) -> list[str]:
+    """One sentence for each limit that a run would exceed: the free disk space, a month of work."""
+    found = []
+    if disk.free_bytes is not None and disk.needed_bytes > disk.free_bytes:
+        found.append(
+            f"the tables need about {file_size(disk.needed_bytes)}, and the disk of --out has "
+            f"{file_size(disk.free_bytes)} free"
+        )
+    if rate is not None and windows / rate.windows_per_s > MONTH_S:
+        days = windows / rate.windows_per_s / 86400
+        found.append(
+            f"{windows} windows take about {days:.0f} days at {rate.windows_per_s:.3g} windows/s ({rate.source})"
+        )
+    return found

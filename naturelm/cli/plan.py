@@ -13,7 +13,7 @@ from rich.table import Table
 from naturelm.cli._options import SectionedCommand
 from naturelm.cli._settings import SECTIONS, archive_config, archive_options
 from naturelm.cli._types import LOCATION
-from naturelm.text import duration, printable
+from naturelm.text import duration, file_size, printable
 
 if TYPE_CHECKING:
     from naturelm.archive.plan import Forecast
@@ -123,9 +123,12 @@ def _print_work(console: Console, work: Forecast, out: Location) -> None:
     disk = work.disk
     _print(
         console,
-        f"disk: about {_bytes(disk.tables_bytes)} of tables, and up to {_bytes(disk.staged_bytes)} while days wait; "
-        f"{'free: ' + _bytes(disk.free_bytes) if disk.free_bytes is not None else 'an object store'}",
+        f"disk: about {file_size(disk.tables_bytes)} of tables, and up to {file_size(disk.staged_bytes)} while days "
+        "wait; "
+        f"{'free: ' + file_size(disk.free_bytes) if disk.free_bytes is not None else 'an object store'}",
     )
+    for warning in work.warnings:
+        _print(console, f"{warning}; naturelm process begins only with --yes")
     _print(console, f"manifest: {out}/_plans/{work.manifest}.parquet")
 
 
@@ -149,11 +152,3 @@ def _sentence(pause: Pause) -> str:
 
 def _minute(time: dt.datetime | None) -> str:
     return "" if time is None else f"{time:%Y-%m-%d %H:%M}"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -31,7 +31,7 @@ _EXIT_CODES = {"SIGINT": INTERRUPTED, "SIGTERM": 143, "SIGHUP": 129}
     sections={
         **SECTIONS,
         "Selection": [*SECTIONS["Selection"], "retry_failed", "prune"],
-        "Compute": [*SECTIONS["Compute"], "until"],
+        "Compute": [*SECTIONS["Compute"], "until", "yes"],
         "Reporting": ["log_file", "as_json"],
     },
 )
@@ -40,6 +40,11 @@ _EXIT_CODES = {"SIGINT": INTERRUPTED, "SIGTERM": 143, "SIGHUP": 129}
 @archive_options
 @click.option("--prune", is_flag=True, help="Drop the rows of recordings that no longer exist.")
 @click.option("--retry-failed", is_flag=True, help="Retry recordings that failed or were abandoned.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Begin even if the tables need more than the free disk space, or the work more than a month.",
+)
 @click.option(
     "--until",
     metavar="TIME",
@@ -56,6 +61,7 @@ def process(
     out: Location,
     prune: bool,
     retry_failed: bool,
+    yes: bool,
     until: str | None,
     log_file: Path | None,
     as_json: bool,
@@ -79,7 +85,14 @@ def process(
     try:
         with signals_ask(stop, progress.say):
             counts = process_archive(
-                paths, out, settings, progress, prune=prune, retry_failed=retry_failed, stop=stop
+                paths,
+                out,
+                settings,
+                progress,
+                prune=prune,
+                retry_failed=retry_failed,
+                beyond_limits=yes,
+                stop=stop,
             )
     except KeyboardInterrupt:
         progress.say(

@@ -37,8 +37,10 @@ def refused(result) -> str:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--hop", "0"], "hop is 0 s; give a positive --hop"),
-        (["--window", "-10"], "window is -10 s; give a positive --window"),
+        (["--hop", "0"], "hop is 0 s; give a --hop of at least 0.1 s"),
+        (["--window", "-10"], "window is -10 s; give a --window of at least 0.1 s"),
+        (["--window", "1e-300"], "window is 1e-300 s; give a --window of at least 0.1 s"),
+        (["--window", "1", "--hop", "0.0001"], "hop is 0.0001 s; give a --hop of at least 0.1 s"),
         (["--window", "5", "--hop", "6"], "longer than the window"),
         (["--window", "nan"], "--window is nan: "),
         (["--query", "species="], "--query 'species=': the prompt has no text"),
