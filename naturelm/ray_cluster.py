@@ -1,102 +1,195 @@
-"""Joining a Ray cluster, or starting one here."""
+"""Joining a Ray cluster, or starting one on this machine.
+
+Whoever reaches a Ray cluster can run code on it. A Ray that is started here therefore listens on the loopback only and
+requires a token, and a cluster that is joined gets the token that the user has for it.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import ray
+from ray._private import ray_constants
+
+# In compiled code, whose stubs do not list them.
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from naturelm.errors import NaturelmError, RunStopped
 from naturelm.machine import memory_bytes, usable_cores
 
-KNOCK_S = 10
+CONNECT_TIMEOUT_S = 10
 _START_TRIES = 3
+_MODE = "RAY_AUTH_MODE"
+_TOKEN = "RAY_AUTH_TOKEN"
 
 
-def start_ray(address: str | None) -> None:
-    """Join a Ray cluster, or start a local one, without a word.
+@contextmanager
+def connected_ray(
+    address: str | None, *, cores: int | None = None, store_bytes: int | None = None
+) -> Iterator[None]:
+    """Use the Ray of this process; where there is none, join a cluster or start a local Ray, and leave it after.
+
+    Parameters
+    ----------
+    address : str or None
+        A cluster to join; None starts a local Ray.
+    cores, store_bytes : int, optional
+        CPU cores and bytes of object store of a local Ray; by default all cores that this process may use and an
+        eighth of the memory.
 
     Raises
     ------
     NaturelmError
-        No cluster answers at `address`.
+        The cluster at `address` cannot be joined.
     RunStopped
-        Ray cannot be started.
+        A local Ray cannot be started.
     """
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        _start_here(quiet)
+    if ray.is_initialized():
+        yield
         return
-    try:
-        _knock(address)
-        ray.init(address=address, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise NaturelmError(
-            f"{address}: no Ray cluster answers there ({reason}); check --address or leave it out"
-        ) from None
+    with _environment(_token_variables() if address else _new_token()):
+        with _unchanged_sigterm(), _silent_stderr():
+            if address is None:
+                _start(cores or usable_cores(), store_bytes or _default_store_bytes())
+            else:
+                _join(address)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
-def _start_here(quiet: dict[str, Any]) -> None:
-    store_bytes = min(8 << 30, max(128 << 20, (memory_bytes() or 0) // 8))
+def _start(cores: int, store_bytes: int) -> None:
     for tries_left in reversed(range(_START_TRIES)):
         try:
-            with _silenced():
+            with _on_loopback():
                 ray.init(
                     # Not "auto": a stale record of an earlier cluster must not be joined.
                     address="local",
-                    num_cpus=usable_cores(),
+                    num_cpus=cores,
                     include_dashboard=False,
                     object_store_memory=store_bytes,
-                    **quiet,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
                 )
             return
         except Exception as error:
-            # Ray raises bare exceptions, of a machine that is too busy to start it within half a minute for one.
+            # Ray raises bare exceptions, for example when a busy machine does not start it within half a minute.
             ray.shutdown()
             if not tries_left:
                 raise RunStopped(
-                    f"Ray cannot be started here ({error}); run the same command again"
+                    f"Ray cannot be started on this machine ({error}); run the same command again"
                 ) from error
 
 
-def _knock(address: str) -> None:
-    """Raise OSError where nothing listens: Ray itself would go on trying for minutes."""
+def _join(address: str) -> None:
+    try:
+        _check_listening(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ray.exceptions.AuthenticationError as error:
+        raise NaturelmError(f"--address {address}: {error.message}") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        # Ray reports a wrong token as a failed connection, too.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NaturelmError(
+            f"--address {address}: Ray cannot be joined there ({reason}); check the address, and the cluster's "
+            f"token in {_TOKEN}, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
+        ) from None
+
+
+def _check_listening(address: str) -> None:
+    """Raise OSError where nothing listens: Ray itself would retry for minutes."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+
+
+def _default_store_bytes() -> int:
+    return min(8 << 30, max(128 << 20, (memory_bytes() or 0) // 8))
+
+
+def _new_token() -> dict[str, str]:
+    """Require a token, whatever Ray's default is: a new one, or the one in the environment."""
+    return {_MODE: "token", _TOKEN: os.environ.get(_TOKEN) or secrets.token_hex(32)}
+
+
+def _token_variables() -> dict[str, str]:
+    """Send the user's token to the cluster; Ray itself sends it to an explicit address only if the mode is set."""
+    loader = AuthenticationTokenLoader.instance()
+    try:
+        has_token = loader.has_token(ignore_auth_mode=True)
+    except ray.exceptions.AuthenticationError as error:
+        raise NaturelmError(error.message) from None
+    return {} if _MODE in os.environ or not has_token else {_MODE: "token"}
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep Ray's core from writing to the terminal about every actor pool, and about being kept from it.
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables of Ray, for this process and those it starts, and reset them after."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    _reload_authentication()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        _reload_authentication()
 
-    It writes past Python; what goes wrong still comes as an exception.
+
+def _reload_authentication() -> None:
+    # Ray reads the environment when it is imported.
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have a Ray that is started meanwhile listen on the loopback only.
+
+    Ray does so by default on macOS and Windows, and has no public setting for it on Linux: an explicit
+    `_node_ip_address` of 127.0.0.1 is replaced by the machine's outward address.
     """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keep Ray's core, which writes past Python, from writing to the terminal; errors still arrive as exceptions."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    terminal, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
-        os.close(nowhere)
+        os.close(null)
 
 
 @contextmanager
-def own_sigterm() -> Iterator[None]:
-    """Keep what SIGTERM does: a driver that starts Ray is made to exit at once."""
+def _unchanged_sigterm() -> Iterator[None]:
+    """Keep the handler of SIGTERM: Ray replaces it by one that exits at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

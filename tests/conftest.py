@@ -52,18 +52,10 @@ def _group(item: pytest.Item) -> str:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One small Ray on this machine for all tests that need one."""
-    import ray
+    from naturelm.ray_cluster import connected_ray
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=256 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    yield
-    ray.shutdown()
+    with connected_ray(None, cores=2, store_bytes=256 << 20):
+        yield
 
 
 @pytest.fixture(scope="session")

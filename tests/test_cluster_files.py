@@ -114,6 +114,31 @@ def test_launcher_file_is_what_ray_reads() -> None:
         validate_config(prepared | {"idle_timeout_minuts": 5})
 
 
+@pytest.mark.parametrize("name", ["rayjob.yaml", "raycluster.yaml"])
+def test_pods_require_a_token(name: str) -> None:
+    assert cluster_of(manifest(name))["authOptions"] == {"mode": "token"}
+    # The token's secret is named after the cluster: no other may have that name.
+    names = [source["secretRef"]["name"] for g in groups(manifest(name)) for source in env_from(g)]
+    assert manifest(name)["metadata"].get("name") not in names
+
+
+def env_from(group: dict[str, Any]) -> list[dict[str, Any]]:
+    return [source for c in group["template"]["spec"]["containers"] for source in c["envFrom"]]
+
+
+def test_launched_nodes_require_the_token_that_is_copied_to_them() -> None:
+    config = manifest("aws.yaml")
+    assert config["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}
+    starts = [
+        command
+        for nodes in ("head", "worker")
+        for command in config[f"{nodes}_start_ray_commands"]
+        if "ray start" in command
+    ]
+    assert len(starts) == 2
+    assert all(command.startswith("RAY_AUTH_MODE=token ray start") for command in starts)
+
+
 def test_slurm_script_passes_shellcheck() -> None:
     # SC2250 wants braces around every variable.
     command = [BIN / "shellcheck", "--enable=all", "--exclude=SC2250", CLUSTER / "slurm.sh"]
@@ -135,12 +160,15 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     listen = "import socket, sys, time; s = socket.create_server(('', int(sys.argv[1]))); time.sleep(60)"
     shims = {
         "scontrol": "echo node-1; echo node-2",
-        "srun": f'echo "srun $*" >> {tmp_path}/calls; while [[ $1 == --* ]]; do shift; done; exec "$@"',
+        "srun": f'''echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> {tmp_path}/tokens
+            echo "srun $*" >> {tmp_path}/calls
+            while [[ $1 == --* ]]; do shift; done; exec "$@"''',
         # The head listens, as Ray's does when it is up.
         "ray": f"""[[ $* =~ --port=([0-9]+) ]] || exit 0
             echo $$ > {tmp_path}/head
             exec {sys.executable} -c "{listen}" "${{BASH_REMATCH[1]}}\"""",
         "naturelm": f"""trap 'echo interrupted >> {tmp_path}/calls; exit 130' INT
+            echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> {tmp_path}/tokens
             echo "naturelm $*" >> {tmp_path}/calls
             for _ in {{1..600}}; do [[ -e {tmp_path}/done ]] && exit 3; sleep 0.1; done""",
     }
@@ -198,6 +226,11 @@ def test_slurm_script_starts_ray_on_every_node_and_ends_as_the_job_does(
     assert "--num-cpus=8 --num-gpus=1" in head
     address = re.search(r"--nodelist=node-2 ray start --address=(\S+) --num-cpus=8 --num-gpus=1", worker)[1]
     assert f"naturelm process /archive 1 --out /tables --address {address} --hop 5" in calls
+    # Both nodes and the job have the job's token.
+    modes = [line.split() for line in read(tmp_path / "tokens").splitlines()]
+    assert len(modes) == 3
+    assert len({token for _, token in modes}) == 1
+    assert all(mode == "token" and len(token) == 32 for mode, token in modes)
     assert ("interrupted" in read(tmp_path / "calls")) == (ending == "interrupted")
 
 

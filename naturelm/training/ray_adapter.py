@@ -26,7 +26,7 @@ from ray.train.torch import TorchTrainer, get_device
 
 from naturelm.errors import NaturelmError
 from naturelm.machine import usable_cores
-from naturelm.ray_cluster import start_ray
+from naturelm.ray_cluster import connected_ray
 from naturelm.storage import StorePath
 from naturelm.training.batches import Shares, held_out_batches
 from naturelm.training.data import Loaded, Stream
@@ -54,45 +54,45 @@ def train_on_ray(
     NaturelmError
         The cluster cannot be reached or is too small, training stopped, or workers were lost too often.
     """
-    started = not ray.is_initialized()
-    if started:
-        start_ray(config.run.address)
-    store = RunStore(config.run.storage)
-    follower = _MetricsFollower(store, progress)
-    try:
-        workers = _workers(config)
-        device = "gpu" if ray.cluster_resources().get("GPU", 0) else "cpu"
-        trainer = TorchTrainer(
-            _train_on_worker,
-            train_loop_config={
-                "config": config,
-                # In lists, so that Ray passes the references and not the objects.
-                "streams": [ray.put(stream), ray.put(held_out)],
-                "load_cpus": _LOAD_CPUS[device],
-            },
-            scaling_config=ScalingConfig(
-                num_workers=workers,
-                use_gpu=device == "gpu",
-                resources_per_worker={"CPU": _WORKER_CPUS[device]} | ({"GPU": 1} if device == "gpu" else {}),
-            ),
-            run_config=RunConfig(
-                # A new name, so that Ray Train resumes nothing that an earlier run left.
-                name=uuid.uuid4().hex,
-                **_ray_storage(store),
-                failure_config=FailureConfig(max_failures=config.run.max_failures),
-            ),
-        )
-        follower.start()
-        result = trainer.fit()
-        stopped = (result.metrics or {}).get("stopped")
-        if stopped:
-            raise NaturelmError(stopped)
-    except ray.train.TrainingFailedError as error:
-        raise _one_sentence(error) from error
-    finally:
-        follower.stop()
-        if started:
-            ray.shutdown()
+    with connected_ray(config.run.address):
+        store = RunStore(config.run.storage)
+        follower = _MetricsFollower(store, progress)
+        try:
+            trainer = _trainer(config, stream, held_out, store)
+            follower.start()
+            result = trainer.fit()
+            stopped = (result.metrics or {}).get("stopped")
+            if stopped:
+                raise NaturelmError(stopped)
+        except ray.train.TrainingFailedError as error:
+            raise _one_sentence(error) from error
+        finally:
+            follower.stop()
+
+
+def _trainer(config: TrainConfig, stream: Stream, held_out: Stream | None, store: RunStore) -> TorchTrainer:
+    workers = _workers(config)
+    device = "gpu" if ray.cluster_resources().get("GPU", 0) else "cpu"
+    return TorchTrainer(
+        _train_on_worker,
+        train_loop_config={
+            "config": config,
+            # In lists, so that Ray passes the references and not the objects.
+            "streams": [ray.put(stream), ray.put(held_out)],
+            "load_cpus": _LOAD_CPUS[device],
+        },
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=device == "gpu",
+            resources_per_worker={"CPU": _WORKER_CPUS[device]} | ({"GPU": 1} if device == "gpu" else {}),
+        ),
+        run_config=RunConfig(
+            # A new name, so that Ray Train resumes nothing that an earlier run left.
+            name=uuid.uuid4().hex,
+            **_ray_storage(store),
+            failure_config=FailureConfig(max_failures=config.run.max_failures),
+        ),
+    )
 
 
 def _workers(config: TrainConfig) -> int:

@@ -78,11 +78,11 @@ def test_out_that_is_a_file_is_told(archive, tmp_path):
     assert "is a file; give --out a directory" in refused(call("process", archive, "--out", tmp_path / "out"))
 
 
-def test_cluster_that_is_not_there_is_told(archive, tmp_path):
+def test_cluster_that_does_not_answer_is_named(archive, tmp_path):
     command = [sys.executable, "-m", "naturelm.cli", "process", archive, "--out", tmp_path / "out"]
     done = subprocess.run([*map(str, command), "--address", "127.0.0.1:1"], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("Error: 127.0.0.1:1: no Ray cluster answers there")
+    assert done.stderr.splitlines()[-1].startswith("Error: --address 127.0.0.1:1: Ray cannot be joined there")
     assert "Traceback" not in done.stderr
 
 

@@ -35,7 +35,7 @@ from naturelm.archive.stopping import Stop
 from naturelm.config.archive import ArchiveConfig
 from naturelm.errors import NaturelmError, RunStopped
 from naturelm.machine import usable_cores
-from naturelm.ray_cluster import KNOCK_S, own_sigterm, start_ray
+from naturelm.ray_cluster import CONNECT_TIMEOUT_S, connected_ray
 from naturelm.results.rows import AnsweredSegment
 from naturelm.segments import Read
 
@@ -75,35 +75,29 @@ def answer_on_ray(
     RunStopped
         Ray itself failed.
     """
-    started = not ray.is_initialized()
-    if started:
-        with own_sigterm():
-            start_ray(config.job.address)
-    progress.show_queues(QueueWatch.depths)
-    metrics = Metrics()
-    metrics.show(progress)
-    try:
-        with _register(stop) as register:
-            for batch in _dataset(reads, config, register, make_ask).iter_batches(
-                batch_size=None, batch_format="pyarrow", prefetch_batches=0
-            ):
-                for item in batch["answered"].to_pylist() if batch.num_rows else ():
-                    answered = pickle.loads(item)
-                    if isinstance(answered, Exception):
-                        raise answered
-                    yield answered
-                metrics.show(progress)
-    except ray.exceptions.RayTaskError:
-        # A defect of this program: told whole.
-        raise
-    except ray.exceptions.RayError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RunStopped(
-            f"Ray failed ({reason}); what was done is kept: run the same command again"
-        ) from error
-    finally:
-        if started:
-            ray.shutdown()
+    with connected_ray(config.job.address):
+        progress.show_queues(QueueWatch.depths)
+        metrics = Metrics()
+        metrics.show(progress)
+        try:
+            with _register(stop) as register:
+                for batch in _dataset(reads, config, register, make_ask).iter_batches(
+                    batch_size=None, batch_format="pyarrow", prefetch_batches=0
+                ):
+                    for item in batch["answered"].to_pylist() if batch.num_rows else ():
+                        answered = pickle.loads(item)
+                        if isinstance(answered, Exception):
+                            raise answered
+                        yield answered
+                    metrics.show(progress)
+        except ray.exceptions.RayTaskError:
+            # A defect of this program: reported with its whole traceback.
+            raise
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RunStopped(
+                f"Ray failed ({reason}); what was done is kept: run the same command again"
+            ) from error
 
 
 class _RemoteRegister:
@@ -141,8 +135,8 @@ def _register(stop: Stop) -> Iterator[_RemoteRegister]:
         while not over.wait(_WATCH_S):
             with suppress(ray.exceptions.RayError):
                 if stop.asked(longest_s):
-                    ray.get(actor.stop.remote(), timeout=KNOCK_S)
-                longest_s = ray.get(actor.longest_s.remote(), timeout=KNOCK_S)
+                    ray.get(actor.stop.remote(), timeout=CONNECT_TIMEOUT_S)
+                longest_s = ray.get(actor.longest_s.remote(), timeout=CONNECT_TIMEOUT_S)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
