@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     import torch
 
     from naturelm.models.base import Classifier, LanguageModel
+    from naturelm.models.ltu.model import LTU
     from naturelm.models.naturelm.model import NatureLM
+    from naturelm.models.salmonn.model import SALMONN
 
-__all__ = ["Answer", "NatureLM", "load_model"]
+__all__ = ["LTU", "SALMONN", "Answer", "NatureLM", "load_model"]
+_CLASSES = {"LTU": "ltu", "NatureLM": "naturelm", "SALMONN": "salmonn"}
 
 
 def load_model(
@@ -24,13 +27,14 @@ def load_model(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     merging_alpha: float = 1.0,
+    **part_files: str | Path,
 ) -> LanguageModel | Classifier:
     """Load a model of whichever family.
 
     Parameters
     ----------
     name
-        Preset name (``"pocket"``), local directory, or hub id.
+        Preset name (``"pocket"``), local directory or file, or hub id.
     llm
         Base language model, directory or hub id; by default what the checkpoint's ``config.json`` names, resolved
         against the checkpoint's directory where that is a relative path.
@@ -40,6 +44,9 @@ def load_model(
         Of the weights; by default bfloat16 on a GPU and float32 elsewhere. Adapters stay float32.
     merging_alpha
         Share of the adapters in the language model; see `naturelm.models.base.LanguageModel`.
+    part_files
+        Parts of the model that its family publishes in files of their own, such as SALMONN's ``whisper`` and ``beats``;
+        by default what ``config.json`` names, as for `llm`.
 
     Raises
     ------
@@ -51,17 +58,18 @@ def load_model(
 
     model_class = presets.family_of(presets.resolve(name)).load()
     if issubclass(model_class, LanguageModel):
-        return model_class.from_pretrained(name, llm, device, dtype, merging_alpha)
-    if llm is not None or merging_alpha != 1.0:
-        raise NaturelmError(
-            f"{name} is a classifier; leave out llm and merging_alpha, which it does not have"
-        )
+        return model_class.from_pretrained(name, llm, device, dtype, merging_alpha, **part_files)
+    given = [
+        *(["llm"] if llm is not None else []),
+        *(["merging_alpha"] if merging_alpha != 1.0 else []),
+        *part_files,
+    ]
+    if given:
+        raise NaturelmError(f"{name} is a classifier; leave out {', '.join(given)}, which it does not have")
     return model_class.from_pretrained(name, device, dtype)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "NatureLM":
-        from naturelm.models.naturelm.model import NatureLM
-
-        return NatureLM
+    if name in _CLASSES:
+        return presets.FAMILIES[_CLASSES[name]].load()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
 
 from naturelm.errors import NaturelmError
 from naturelm.models import checkpoint, presets
@@ -30,8 +30,9 @@ from naturelm.models.base import AnswerScores, LanguageModel
 from naturelm.models.checkpoint import NameTable
 from naturelm.models.config import LanguageModelConfig
 from naturelm.models.parts import lora
-from naturelm.models.parts.llama import load_llama, load_tokenizer, new_llama, save_llama
-from naturelm.models.prompts import PromptLayout, PromptTokens
+from naturelm.models.parts.llama import load_llama, load_llama_config, load_tokenizer, new_llama, save_llama
+from naturelm.models.prompts import PromptLayout, PromptTokens, SoundFirstLayout
+from naturelm.models.sampling import penalise
 from naturelm.models.tokens import TextTokenizer
 
 _NO_TARGET = -100
@@ -74,7 +75,7 @@ class AudioLlama(LanguageModel):
         self.tokenizer = tokenizer
         self.window_s = self.natural_window_s = config.window_s
         self.sample_rate_hz = config.sample_rate_hz
-        self.layout = PromptLayout(config.prompt_template)
+        self.layout: PromptLayout | SoundFirstLayout = PromptLayout(config.prompt_template)
         self._merging_alpha = 1.0
         self._text = TextTokenizer(tokenizer)
         self._decoder = AnswerDecoder(tokenizer)
@@ -117,32 +118,107 @@ class AudioLlama(LanguageModel):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         merging_alpha: float = 1.0,
+        **part_files: str | Path,
     ) -> Self:
         device = _device(device)
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        model = cls.read(path, llm, dtype)
+        model = cls.read(path, llm, dtype, **part_files)
         model.merging_alpha = merging_alpha
         return model.to_dtype(dtype).to(device)
 
     @classmethod
     def read(
-        cls, path: str | Path, llm: str | Path | None = None, llm_dtype: torch.dtype = torch.float32
+        cls,
+        path: str | Path,
+        llm: str | Path | None = None,
+        llm_dtype: torch.dtype = torch.float32,
+        **part_files: str | Path,
     ) -> Self:
-        directory = presets.fetch(presets.resolve(path))
-        values = presets.read_config(directory / "config.json")
-        family = presets.family_in(values, str(directory / "config.json"))
-        if not issubclass(cls, family.load()):
+        unknown = part_files.keys() - set(cls.part_files)
+        if unknown:
             raise NaturelmError(
-                f"{directory}: holds a model of the family {family.name}, not {cls.__name__}; load it with "
+                f"{cls.__name__} has no part {' or '.join(sorted(unknown))} in a file of its own; leave it out"
+            )
+        source = presets.resolve(path)
+        directory = presets.fetch(source)
+        weights = presets.weights_file(source, directory)
+        config = cls._read_config(directory, weights)
+        tensors = checkpoint.read_tensors(weights)
+        cls._check_family(presets.family_with(tensors), str(weights))
+        config = cls.fit_parts(config, tensors, directory, part_files)
+        llm_directory = presets.fetch_llm(llm if llm is not None else config.llama_path, directory)
+        tokenizer, llm_config = load_tokenizer(llm_directory), load_llama_config(llm_directory)
+        cls._check_width(llm_config, tensors, llm_directory)
+        tensors.update(cls.read_parts(config, tensors, directory, part_files))
+        head = tensors.get(cls.names.published("llama.base_model.model.lm_head.weight"))
+        if head is None:
+            llama = load_llama(llm_directory, llm_dtype)
+        else:
+            # The checkpoint holds the base LLM. Training may have added a token, such as [PAD], to its vocabulary.
+            llm_config.vocab_size = len(head)
+            llama = new_llama(llm_config, llm_dtype)
+        model = cls(config, llama, tokenizer)
+        model._fit_embedding(tensors)
+        checkpoint.load_published(model, tensors, cls.names, str(weights), with_base=head is not None)
+        return model
+
+    @classmethod
+    def _read_config(cls, directory: Path, weights: Path) -> Any:
+        file = directory / "config.json"
+        if not file.is_file() and weights.suffix != ".safetensors":
+            return cls.config_class()  # publications as a torch file have none
+        values = presets.read_config(file)
+        cls._check_family(presets.family_in(values, str(file)), str(directory))
+        return cls.config_from(values, str(file))
+
+    @classmethod
+    def _check_family(cls, family: presets.Family | None, where: str) -> None:
+        if family is not None and not issubclass(cls, family.load()):
+            raise NaturelmError(
+                f"{where}: holds a model of the family {family.name}, not {cls.__name__}; load it with "
                 "naturelm.load_model"
             )
-        config = cls.config_from(values, str(directory / "config.json"))
-        llm_directory = presets.fetch_llm(llm if llm is not None else config.llama_path, directory)
-        model = cls(config, load_llama(llm_directory, llm_dtype), load_tokenizer(llm_directory))
-        tensors = checkpoint.read_tensors(directory / "model.safetensors")
-        model._fit_embedding(tensors)
-        checkpoint.load_published(model, tensors, cls.names, str(directory / "model.safetensors"))
-        return model
+
+    @classmethod
+    def _check_width(cls, llm: LlamaConfig, tensors: Mapping[str, Tensor], where: Path) -> None:
+        projection = f"{list(cls.audio_parts.values())[-1][-1]}.weight"
+        trained = tensors.get(cls.names.published(projection))
+        if trained is not None and len(trained) != llm.hidden_size:
+            raise NaturelmError(
+                f"{where}: is a base LLM of width {llm.hidden_size}, and the checkpoint was trained with one of "
+                f"width {len(trained)}; give that one with --llm"
+            )
+
+    @classmethod
+    def fit_parts(
+        cls, config: Any, tensors: Mapping[str, Tensor], directory: Path, files: Mapping[str, str | Path]
+    ) -> Any:
+        """The settings of a checkpoint with the sizes of its `part_files`, before anything large is read.
+
+        Parameters
+        ----------
+        config
+            The checkpoint's settings.
+        tensors
+            What the checkpoint holds, by published name.
+        directory
+            The checkpoint's, against which relative paths are resolved.
+        files
+            The part files that were given: name -> directory, file or hub id.
+
+        Raises
+        ------
+        NaturelmError
+            If a part is missing, or does not fit the checkpoint.
+        """
+        return config
+
+    @classmethod
+    def read_parts(
+        cls, config: Any, tensors: Mapping[str, Tensor], directory: Path, files: Mapping[str, str | Path]
+    ) -> dict[str, Tensor]:
+        """Tensors of the `part_files`, by published name; parameters and errors as of `fit_parts`."""
+        return {}
 
     def save_pretrained(
         self, directory: str | Path, with_llm: bool = False, dtype: torch.dtype | None = None
@@ -207,13 +283,30 @@ class AudioLlama(LanguageModel):
             raise NaturelmError(
                 f"waveforms have shape {list(waveforms_BS.shape)}; give [windows, samples], one channel each"
             )
+        if waveforms_BS.shape[1] == 0:
+            raise NaturelmError(
+                f"a window has no sound; {type(self).__name__} answers prompts about sound only"
+            )
         return waveforms_BS
 
-    def fit_window(self, waveforms_BS: Tensor) -> Tensor:
-        """Clamp sound to [-1, 1] and pad it with silence, or cut it, to the natural window."""
+    def fit_window(self, waveforms_BS: Tensor, pad_to_window: bool = True) -> Tensor:
+        """Clamp sound to [-1, 1] and pad it with silence, or cut it, to the natural window; or keep its length.
+
+        Raises
+        ------
+        NaturelmError
+            If sound that keeps its length is too short to become a token.
+        """
         waveforms_BS = self.check_waveforms(waveforms_BS)
-        missing = self.natural_window_samples - waveforms_BS.shape[1]
-        return F.pad(waveforms_BS, (0, missing)).clamp(-1.0, 1.0)
+        samples = waveforms_BS.shape[1]
+        if pad_to_window:
+            waveforms_BS = F.pad(waveforms_BS, (0, self.natural_window_samples - samples))
+        elif self.audio_token_count(samples, pad_to_window) < 1:
+            raise NaturelmError(
+                f"a window of {samples / self.sample_rate_hz:g} s gives no audio tokens; give at least 0.5 s, or "
+                "pad_to_window=True"
+            )
+        return waveforms_BS.clamp(-1.0, 1.0)
 
     # -- words -----------------------------------------------------------------------------------------------
 
@@ -366,18 +459,27 @@ class AudioLlama(LanguageModel):
     @torch.inference_mode()
     def generate(
         self,
-        waveforms_BS: Tensor,
+        waveforms_BS: Tensor | None,
         prompts: Sequence[str],
-        max_new_tokens: int = 300,
-        num_beams: int = 2,
+        max_new_tokens: int | None = None,
+        num_beams: int | None = None,
         together: bool = False,
+        pad_to_window: bool = True,
+        repetition_penalty: float = 1.0,
     ) -> list[Answer]:
+        published = self.published_generation
+        max_new_tokens = published.max_new_tokens if max_new_tokens is None else max_new_tokens
+        num_beams = published.num_beams if num_beams is None else num_beams
         if max_new_tokens < 1 or num_beams < 1:
             raise NaturelmError(
                 f"max_new_tokens is {max_new_tokens} and num_beams {num_beams}; both must be at least 1"
             )
-        audio_BAD = self.encode_audio(waveforms_BS)
+        if waveforms_BS is None:
+            waveforms_BS = torch.zeros(len(prompts), 0)
+        audio_BAD = self.encode_audio(waveforms_BS, pad_to_window)
+        tokens = [self.prompt_tokens(prompt) for prompt in prompts]
         embeds_RTD, mask_RT = self.embed_prompts(audio_BAD, prompts)
+        penalty = _RepetitionPenalty(repetition_penalty, tokens, num_beams)
         generated_RT = self.llama.generate(
             inputs_embeds=embeds_RTD,
             attention_mask=mask_RT,
@@ -389,10 +491,10 @@ class AudioLlama(LanguageModel):
             eos_token_id=list(self.end_token_ids),
             pad_token_id=self.end_token_ids[0],
             synced_gpus=together,
+            logits_processor=LogitsProcessorList([] if repetition_penalty == 1.0 else [penalty]),
         )
         # With the end token, where the answer has one: its probability scores an answer without any other.
         rows = [self._until_end(row) for row in generated_RT.tolist()]
-        tokens = [self.prompt_tokens(prompt) for prompt in prompts]
         log_probs_RT = self.score_answers(audio_BAD, tokens, rows).log_probs_RT.tolist()
         return [
             self.make_answer(row, log_probs_T[len(log_probs_T) - len(row) :])
@@ -440,6 +542,23 @@ class AudioLlama(LanguageModel):
             )
             larger.weight.requires_grad_(embedding.weight.requires_grad)
             self.language_model.set_input_embeddings(larger)
+
+
+class _RepetitionPenalty(LogitsProcessor):
+    """Makes the tokens of a prompt's text, and of the answer so far, less likely.
+
+    What transformers has for this knows of no prompt where it is given as embeddings.
+    """
+
+    def __init__(self, penalty: float, prompts: Sequence[PromptTokens], beams: int) -> None:
+        self._penalty = penalty
+        self._prompt_ids = [[*prompt.head, *prompt.tail] for prompt in prompts for _ in range(beams)]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        seen_RV = torch.zeros_like(scores, dtype=torch.bool)
+        for row, ids in enumerate(self._prompt_ids):
+            seen_RV[row, ids] = True
+        return penalise(scores, seen_RV.scatter(1, input_ids, True), self._penalty)
 
 
 def _device(wanted: torch.device | str | None) -> torch.device:

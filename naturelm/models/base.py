@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +128,30 @@ class AnswerScores(NamedTuple):
     is_likeliest_RT: Tensor
 
 
+@dataclass(frozen=True)
+class Generation:
+    """How a family's published code finds answers: the defaults of its models.
+
+    Attributes
+    ----------
+    max_new_tokens, num_beams
+        Longest answer in tokens; 1 beam is greedy search, or sampling.
+    do_sample
+        Draw tokens by chance, from the likeliest `top_k` of those that hold `top_p` of the probability, the logits
+        divided by `temperature`; `top_k` 0 and `top_p` 1 leave none out.
+    repetition_penalty
+        Makes tokens of the prompt's text and of the answer so far less likely (arXiv 1909.05858); 1 is none.
+    """
+
+    max_new_tokens: int = 300
+    num_beams: int = 2
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+
+
 class LanguageModel(AudioModel, nn.Module):
     """A model that reads sound as tokens among the words of a prompt, and answers in words.
 
@@ -139,8 +163,17 @@ class LanguageModel(AudioModel, nn.Module):
         Tokens that end an answer.
     merging_alpha : float
         Share of the adapters in the language model: 1 as trained, 0 the base LLM (arXiv 2511.05171). May be set.
+    part_files : tuple of str
+        Names of the parts beside the base LLM that `from_pretrained` takes from files of their own.
+    published_generation : Generation
+        How the published code finds answers.
+    answers_without_sound : bool
+        Whether prompts without sound are answered: windows of no samples, which become no tokens.
     """
 
+    answers_without_sound: ClassVar[bool] = False
+    part_files: ClassVar[tuple[str, ...]] = ()
+    published_generation: ClassVar[Generation] = Generation()
     config: LanguageModelConfig
     end_token_ids: tuple[int, ...]
     merging_alpha: float
@@ -156,13 +189,18 @@ class LanguageModel(AudioModel, nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         merging_alpha: float = 1.0,
+        **part_files: str | Path,
     ) -> Self:
         """Load a preset, directory or hub id; parameters and errors as of `naturelm.models.load_model`."""
 
     @classmethod
     @abstractmethod
     def read(
-        cls, path: str | Path, llm: str | Path | None = None, llm_dtype: torch.dtype = torch.float32
+        cls,
+        path: str | Path,
+        llm: str | Path | None = None,
+        llm_dtype: torch.dtype = torch.float32,
+        **part_files: str | Path,
     ) -> Self:
         """As `from_pretrained`, on the CPU: the base LLM in `llm_dtype`, all that is trained in float32."""
 
@@ -222,9 +260,13 @@ class LanguageModel(AudioModel, nn.Module):
     # -- sound -----------------------------------------------------------------------------------------------
 
     @property
-    @abstractmethod
     def audio_tokens(self) -> int:
-        """Tokens that a window becomes."""
+        """Tokens that a window of the natural length becomes."""
+        return self.audio_token_count(self.natural_window_samples)
+
+    @abstractmethod
+    def audio_token_count(self, samples: int, pad_to_window: bool = True) -> int:
+        """Tokens that so much sound becomes; `pad_to_window` as of `encode_audio`."""
 
     @property
     @abstractmethod
@@ -237,22 +279,30 @@ class LanguageModel(AudioModel, nn.Module):
         """Width D of the audio tokens."""
 
     @abstractmethod
-    def encode_features(self, waveforms_BS: Tensor) -> Tensor:
+    def encode_features(self, waveforms_BS: Tensor, pad_to_window: bool = True) -> Tensor:
         """The encoder's output ``[windows, P, E]`` for sound as `embed_audio` takes it.
+
+        Parameters
+        ----------
+        waveforms_BS
+            As for `embed_audio`.
+        pad_to_window
+            Pad shorter sound with silence to the natural window, and cut longer sound; otherwise it is encoded at its
+            own length. Families that were trained to take sound of any length in one way only do so either way.
 
         Raises
         ------
         NaturelmError
-            If the sound has another shape than ``[windows, samples]``.
+            If the sound has another shape than ``[windows, samples]``, or is too short to become a token.
         """
 
     @abstractmethod
     def project_features(self, features_BPE: Tensor) -> Tensor:
         """Audio tokens ``[windows, A, D]`` of the encoder's output."""
 
-    def encode_audio(self, waveforms_BS: Tensor) -> Tensor:
-        """Audio tokens ``[windows, A, D]`` of sound as `embed_audio` takes it."""
-        return self.project_features(self.encode_features(waveforms_BS))
+    def encode_audio(self, waveforms_BS: Tensor, pad_to_window: bool = True) -> Tensor:
+        """Audio tokens ``[windows, A, D]``; parameters and errors as of `encode_features`."""
+        return self.project_features(self.encode_features(waveforms_BS, pad_to_window))
 
     def embed_audio(self, waveforms_BS: Tensor) -> Tensor:
         """The mean of the encoder's output over a window, float32 ``[windows, E]``."""
@@ -297,24 +347,30 @@ class LanguageModel(AudioModel, nn.Module):
     @abstractmethod
     def generate(
         self,
-        waveforms_BS: Tensor,
+        waveforms_BS: Tensor | None,
         prompts: Sequence[str],
-        max_new_tokens: int = 300,
-        num_beams: int = 2,
+        max_new_tokens: int | None = None,
+        num_beams: int | None = None,
         together: bool = False,
+        pad_to_window: bool = True,
+        repetition_penalty: float = 1.0,
     ) -> list[Answer]:
         """Answer one prompt about each window, the plain way that the engine is checked against.
 
         Parameters
         ----------
         waveforms_BS
-            As for `embed_audio`.
+            As for `embed_audio`; None for prompts without sound, which few families answer.
         prompts
             One for each window.
         max_new_tokens, num_beams
-            Longest answer in tokens; 1 beam is greedy search. No sampling.
+            Longest answer in tokens; 1 beam is greedy search. By default as published; no sampling.
         together
             Continue until every process of the group is done: needed where weights are sharded over them.
+        pad_to_window
+            As for `encode_features`.
+        repetition_penalty
+            As in `Generation`.
         """
 
     # -- training --------------------------------------------------------------------------------------------

@@ -93,7 +93,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def load_published(module: nn.Module, tensors: Mapping[str, Tensor], names: NameTable, where: str) -> None:
+def load_published(
+    module: nn.Module, tensors: Mapping[str, Tensor], names: NameTable, where: str, with_base: bool = False
+) -> None:
     """Copy published tensors into a module, all or none; only the base LLM may be left out.
 
     Parameters
@@ -106,6 +108,8 @@ def load_published(module: nn.Module, tensors: Mapping[str, Tensor], names: Name
         The family's.
     where
         The checkpoint's path, for errors.
+    with_base
+        Not even the base LLM may be left out.
 
     Raises
     ------
@@ -134,7 +138,7 @@ def load_published(module: nn.Module, tensors: Mapping[str, Tensor], names: Name
     missing = [
         published
         for ours in targets.keys() - found.keys() - misshaped.keys()
-        if not names.is_base_llm(published := names.published(ours))
+        if not names.is_base_llm(published := names.published(ours)) or with_base
     ]
     problems = [
         _listing(sorted(entries, key=_by_number), kind)
@@ -147,7 +151,7 @@ def load_published(module: nn.Module, tensors: Mapping[str, Tensor], names: Name
     ]
     if problems:
         raise NaturelmError(
-            f"{where} does not fit the model its config.json describes: {'; '.join(problems)}; "
+            f"{where} does not fit the model that its settings describe: {'; '.join(problems)}; "
             "give a checkpoint whose tensors and sizes belong together"
         )
     with torch.no_grad():

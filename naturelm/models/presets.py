@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +27,10 @@ class Family:
         ``module:class`` of the model.
     config_keys
         Entries of ``config.json`` by which a checkpoint is known that does not name its family.
+    marks
+        Published tensors that its checkpoints have and those of other families do not.
+    needs_config
+        Whether a checkpoint must have a ``config.json``; otherwise the family's defaults serve.
     query_kinds
         Which of detection, caption and classification its models answer.
     """
@@ -34,6 +38,8 @@ class Family:
     name: str
     class_path: str
     config_keys: frozenset[str] = frozenset()
+    marks: frozenset[str] = frozenset()
+    needs_config: bool = True
     query_kinds: frozenset[str] = frozenset({"detection", "caption", "classification"})
 
     def load(self) -> type[Any]:
@@ -51,7 +57,7 @@ class ModelSource:
     name
         As asked for: preset name, directory or hub id.
     path
-        Directory of the checkpoint, or its hub id.
+        Directory of the checkpoint, its file, or its hub id.
     family
         Name of its family, a key of `FAMILIES`; None where the checkpoint's ``config.json`` decides.
     llm
@@ -77,14 +83,16 @@ class ModelSource:
 
     @property
     def is_local(self) -> bool:
-        """Whether `path` is a directory, not a hub id."""
-        return Path(self.path).is_dir() or not _HUB_ID.fullmatch(self.path)
+        """Whether `path` is a directory or file, not a hub id."""
+        return Path(self.path).exists() or not _HUB_ID.fullmatch(self.path)
 
 
 # Leads with a letter or digit, so that neither "./a/b" nor an absolute path is taken for one.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _LLM_FILES = ["*.json", "*.safetensors", "tokenizer.model"]
 _CHECKPOINT_FILES = ["config.json", "model.safetensors"]
+# Weights as older publications have them; read without running any code in them.
+_TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 _DIGEST_BYTES = 65536
 _HERE = Path(__file__).parent
 
@@ -93,6 +101,21 @@ FAMILIES: dict[str, Family] = {
         name="naturelm",
         class_path="naturelm.models.naturelm.model:NatureLM",
         config_keys=frozenset({"beats_cfg"}),
+        marks=frozenset({"audio_llama_proj.weight"}),
+    ),
+    "salmonn": Family(
+        name="salmonn",
+        class_path="naturelm.models.salmonn.model:SALMONN",
+        config_keys=frozenset({"beats_cfg", "whisper_path"}),
+        marks=frozenset({"speech_llama_proj.weight"}),
+        needs_config=False,
+    ),
+    "ltu": Family(
+        name="ltu",
+        class_path="naturelm.models.ltu.model:LTU",
+        config_keys=frozenset({"audio_encoder"}),
+        marks=frozenset({"base_model.model.model.audio_proj.1.weight"}),
+        needs_config=False,
     ),
 }
 
@@ -134,7 +157,7 @@ def resolve(name_or_path: str | Path) -> ModelSource:
     if name in PRESETS:
         return _with_revision(PRESETS[name])
     directory = Path(name).expanduser()
-    if directory.is_dir():
+    if directory.is_dir() or (directory.is_file() and directory.suffix in (".safetensors", *_TORCH_SUFFIXES)):
         return _with_revision(ModelSource(name=name, path=str(directory), access="on this machine"))
     for preset in PRESETS.values():
         if name == preset.path:
@@ -148,17 +171,33 @@ def resolve(name_or_path: str | Path) -> ModelSource:
 
 
 def family_of(source: ModelSource) -> Family:
-    """A model's family; its ``config.json`` is fetched where no preset names the family.
+    """A model's family; its checkpoint is fetched where no preset names the family.
 
     Raises
     ------
     NaturelmError
-        If the checkpoint has no ``config.json`` that can be read, or names an unknown family.
+        If the checkpoint has no ``config.json`` that can be read, nor tensors of one family, or names an unknown one.
     """
     if source.family is not None:
         return FAMILIES[source.family]
     config = fetch(source) / "config.json"
-    return family_in(read_config(config), str(config))
+    if config.is_file():
+        return family_in(read_config(config), str(config))
+    from naturelm.models.checkpoint import read_tensors
+
+    weights = weights_file(source, config.parent)
+    found = family_with(read_tensors(weights))
+    if found is None:
+        raise NaturelmError(
+            f"{weights}: holds no model of {', '.join(FAMILIES)} and has no config.json beside it; give a checkpoint"
+        )
+    return found
+
+
+def family_with(tensors: Iterable[str]) -> Family | None:
+    """The family that has tensors of these published names; None where none has."""
+    names = set(tensors)
+    return next((family for family in FAMILIES.values() if family.marks and family.marks <= names), None)
 
 
 def family_in(values: Mapping[str, Any], where: str) -> Family:
@@ -205,7 +244,11 @@ def read_config(path: Path) -> dict[str, Any]:
 def is_here(source: ModelSource) -> bool:
     """Whether all files of a model are on this machine."""
     if source.is_local:
-        return all((Path(source.path) / name).is_file() for name in _CHECKPOINT_FILES)
+        try:
+            fetch(source)
+        except NaturelmError:
+            return False
+        return True
     return _is_cached(source.path, _CHECKPOINT_FILES) and (
         source.llm is None or _is_cached(source.llm, ["config.json", "tokenizer.json"])
     )
@@ -219,13 +262,40 @@ def fetch(source: ModelSource) -> Path:
     NaturelmError
         If the directory lacks a file, or the hub cannot be reached or denies access.
     """
-    directory = Path(source.path) if source.is_local else _from_hub(source.path, _CHECKPOINT_FILES)
-    for name in _CHECKPOINT_FILES:
-        if not (directory / name).is_file():
+    if not source.is_local:
+        directory = _from_hub(source.path, _CHECKPOINT_FILES)
+    else:
+        directory = Path(source.path)
+        directory = directory.parent if directory.is_file() else directory
+    weights = weights_file(source, directory)
+    wanted = _CHECKPOINT_FILES if weights.suffix == ".safetensors" else []
+    for name in wanted:
+        if not (directory / name).is_file() and weights.name != name:
             raise NaturelmError(
                 f"{directory}: has no {name}; give a directory that holds {' and '.join(_CHECKPOINT_FILES)}"
             )
     return directory
+
+
+def weights_file(source: ModelSource, directory: Path) -> Path:
+    """The file of a checkpoint's weights in its directory: ``model.safetensors``, or a single torch file.
+
+    Raises
+    ------
+    NaturelmError
+        If there are several torch files.
+    """
+    if Path(source.path).is_file():
+        return Path(source.path)
+    weights = directory / "model.safetensors"
+    if weights.is_file():
+        return weights
+    published = sorted(path for path in directory.glob("*") if path.suffix in _TORCH_SUFFIXES)
+    if len(published) > 1:
+        raise NaturelmError(
+            f"{directory}: holds {', '.join(path.name for path in published)}; give one of these files itself"
+        )
+    return published[0] if published else weights
 
 
 def fetch_llm(llm: str | Path, checkpoint: Path) -> Path:
@@ -236,12 +306,23 @@ def fetch_llm(llm: str | Path, checkpoint: Path) -> Path:
     NaturelmError
         If there is no such directory, or the hub cannot be reached or denies access.
     """
-    for candidate in (checkpoint / llm, Path(llm)):
+    return _fetch_beside("base LLM", "--llm", llm, checkpoint, _LLM_FILES)
+
+
+def fetch_whisper(whisper: str | Path, checkpoint: Path) -> Path:
+    """Whisper's directory; parameters and errors as of `fetch_llm`."""
+    return _fetch_beside(
+        "Whisper model", "--whisper", whisper, checkpoint, ["config.json", "model.safetensors"]
+    )
+
+
+def _fetch_beside(what: str, option: str, named: str | Path, checkpoint: Path, files: list[str]) -> Path:
+    for candidate in (checkpoint / named, Path(named)):
         if candidate.is_dir():
             return candidate.resolve()
-    if _HUB_ID.fullmatch(str(llm)):
-        return _from_hub(str(llm), _LLM_FILES)
-    raise NaturelmError(f"there is no base LLM {str(llm)!r} here; give its directory or hub id with --llm")
+    if _HUB_ID.fullmatch(str(named)):
+        return _from_hub(str(named), files)
+    raise NaturelmError(f"there is no {what} {str(named)!r} here; give its directory or hub id with {option}")
 
 
 def _with_revision(source: ModelSource) -> ModelSource:
@@ -265,17 +346,18 @@ def known_weights(name: str) -> ModelSource:
     return source
 
 
-def _digest(directory: Path) -> str | None:
-    """Digest of config.json and the weights beside it: each file's name, size, first and last 64 KiB."""
-    config = directory / "config.json"
-    if not config.is_file():
+def _digest(place: Path) -> str | None:
+    """Digest of config.json and the weights beside it, or of one file: each name, size, first and last 64 KiB."""
+    config = place / "config.json"
+    paths = [place] if place.is_file() else [path for path in [config] if path.is_file()]
+    if not place.is_file():
+        paths += sorted(place.rglob("*.safetensors"))
+        paths += sorted(path for path in place.glob("*") if path.suffix in _TORCH_SUFFIXES)
+        paths += sorted(_own_llm(config).glob("*.safetensors"))
+    if not paths:
         return None
     digest = hashlib.blake2b(digest_size=16)
-    for path in [
-        config,
-        *sorted(directory.rglob("*.safetensors")),
-        *sorted(_own_llm(config).glob("*.safetensors")),
-    ]:
+    for path in paths:
         size = path.stat().st_size
         digest.update(f"{path.name}\0{size}\0".encode())
         with path.open("rb") as file:
@@ -290,7 +372,7 @@ def _own_llm(config: Path) -> Path:
     try:
         named = json.loads(config.read_text(encoding="utf-8"))["llama_path"]
         return config.parent / named
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return config.parent / "llm"
 
 

@@ -70,10 +70,7 @@ class PromptLayout:
 
     def _sides(self, query: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
         """Pieces of text before and after the sound, and whether each is the template's or the user's."""
-        if not query.strip():
-            raise NaturelmError(
-                "the query has no text; give a question, for example 'What is the common name?'"
-            )
+        _check_text(query)
         places = query.count(self.placeholder)
         if places > 1:
             raise NaturelmError(
@@ -92,6 +89,43 @@ class PromptLayout:
             [(first, True), (before, False), (opening, True)],
             [(closing, True), (after, False), (last, True)],
         )
+
+
+@dataclass(frozen=True)
+class SoundFirstLayout:
+    """How a family writes a prompt whose sound stands before all text, where there is a sound.
+
+    Attributes
+    ----------
+    template
+        Text around the query, which replaces ``{}``. Special tokens are recognised in it.
+    """
+
+    template: str
+
+    def text(self, query: str) -> str:
+        """The whole text of a query.
+
+        Raises
+        ------
+        NaturelmError
+            If the query is empty.
+        """
+        return "".join(text for text, _ in self._pieces(query))
+
+    def tokens(self, query: str, tokenizer: TextTokenizer, begin: Sequence[int] = ()) -> PromptTokens:
+        """Token ids after the sound: those of `begin` and of the text. There are none before it."""
+        return PromptTokens((), (*begin, *_side_tokens(self._pieces(query), tokenizer)))
+
+    def _pieces(self, query: str) -> list[tuple[str, bool]]:
+        _check_text(query)
+        first, last = self.template.split("{}")
+        return [(first, True), (query, False), (last, True)]
+
+
+def _check_text(query: str) -> None:
+    if not query.strip():
+        raise NaturelmError("the query has no text; give a question, for example 'What is the common name?'")
 
 
 def _side_tokens(side: Sequence[tuple[str, bool]], tokenizer: TextTokenizer) -> tuple[int, ...]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
 from naturelm.errors import NaturelmError
 from naturelm.models import NatureLM
+from tests.paths import SMALL_PARITY
 
 
 @torch.inference_mode()
@@ -78,3 +83,47 @@ def test_gpu_gives_the_cpus_audio_tokens(model: NatureLM, small_release) -> None
         expected = model.encode_audio(waveforms)
         error = (on_gpu.encode_audio(waveforms).cpu() - expected).abs().max() / expected.abs().max()
     assert error < 1e-3
+
+
+# -- sound at its own length ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def golden_lengths() -> dict[str, Any]:
+    arrays = np.load(SMALL_PARITY / "golden_lengths.npz")
+    return {**arrays, **json.loads((SMALL_PARITY / "golden_lengths.json").read_text(encoding="utf-8"))}
+
+
+@pytest.mark.parametrize(("length", "tokens"), [("3s", 8), ("5s", 14), ("20s", 58)])
+@torch.inference_mode()
+def test_sound_without_padding_gives_the_published_tokens(
+    model: NatureLM, golden_lengths: dict[str, Any], length: str, tokens: int
+) -> None:
+    waveforms = torch.from_numpy(golden_lengths[f"wav_{length}"])
+    ours = model.encode_audio(waveforms, pad_to_window=False)
+    published = golden_lengths[f"audio_embeds_{length}"]
+    assert model.audio_token_count(waveforms.shape[1], pad_to_window=False) == ours.shape[1] == tokens
+    assert np.abs(ours.numpy() - published).max() < 1e-4 * np.abs(published).max()
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("length", ["3s", "5s", "20s"])
+def test_answers_about_sound_without_padding_are_the_published_ones(
+    model: NatureLM, golden_lengths: dict[str, Any], length: str, beams: int
+) -> None:
+    waveforms = torch.from_numpy(golden_lengths[f"wav_{length}"])
+    answers = model.generate(
+        waveforms,
+        [golden_lengths["prompt"]] * len(waveforms),
+        max_new_tokens=24,
+        num_beams=beams,
+        pad_to_window=False,
+    )
+    published = golden_lengths["generated"][length][f"beams{beams}_ids"]
+    assert [list(answer.token_ids) for answer in answers] == published
+
+
+def test_sound_too_short_to_become_a_token_is_refused(model: NatureLM) -> None:
+    with pytest.raises(NaturelmError, match=r"0\.3 s gives no audio tokens; give at least 0\.5 s"):
+        model.encode_audio(torch.zeros(1, 4_800), pad_to_window=False)
+    assert model.encode_audio(torch.zeros(1, 8_000), pad_to_window=False).shape[1] == 1

@@ -21,7 +21,7 @@ from naturelm.models.parts.qformer import WindowQFormer
 
 
 class NatureLM(AudioLlama):
-    """BEATs and a window-level Q-Former before a Llama; sound is padded or cut to the window.
+    """BEATs and a window-level Q-Former before a Llama; sound is padded or cut to the window by default.
 
     ``NatureLM.from_pretrained("pocket")`` loads a preset, a directory or a hub id, as `naturelm.load_model` does.
     """
@@ -53,8 +53,8 @@ class NatureLM(AudioLlama):
                 f"a window of {config.window_s:g} s gives no audio tokens; give a longer window_s"
             )
 
-    def encode_features(self, waveforms_BS: Tensor) -> Tensor:
-        return self.audio_norm(self.beats(self.fit_window(waveforms_BS)))
+    def encode_features(self, waveforms_BS: Tensor, pad_to_window: bool = True) -> Tensor:
+        return self.audio_norm(self.beats(self.fit_window(waveforms_BS, pad_to_window)))
 
     def project_features(self, features_BPE: Tensor) -> Tensor:
         return self.audio_projection(self.qformer(features_BPE))
@@ -63,10 +63,9 @@ class NatureLM(AudioLlama):
         features_BPE = self.audio_norm(published.encode_patches(self.beats, self.fit_window(waveforms_BS)))
         return self.project_features(features_BPE)
 
-    @property
-    def audio_tokens(self) -> int:
-        patches = self.config.beats.patch_count(self.natural_window_samples)
-        return self.qformer.token_count(patches)
+    def audio_token_count(self, samples: int, pad_to_window: bool = True) -> int:
+        heard = self.natural_window_samples if pad_to_window else samples
+        return self.qformer.token_count(self.config.beats.patch_count(heard))
 
     @property
     def feature_width(self) -> int:

@@ -18,13 +18,21 @@ FRAME_LENGTH_MS = 25
 FRAME_SHIFT_MS = 10
 PREEMPHASIS = 0.97
 LOW_FREQUENCY_HZ = 20.0
+INT16_SCALE = 32768.0
+WINDOWS = ("povey", "hanning")
 
 # Mean and standard deviation of log-mel energies over AudioSet, as BEATs was trained with (arXiv 2212.09058).
 BEATS_MEAN = 15.41663
 BEATS_STD = 6.55582
 
 
-def fbank(waveforms_BS: Tensor, sample_rate_hz: int = 16000, mel_bins: int = 128) -> Tensor:
+def fbank(
+    waveforms_BS: Tensor,
+    sample_rate_hz: int = 16000,
+    mel_bins: int = 128,
+    scale: float = INT16_SCALE,
+    window: str = "povey",
+) -> Tensor:
     """Log-mel energies of 25 ms frames every 10 ms, as Kaldi's ``compute-fbank-feats`` without dither.
 
     Parameters
@@ -35,6 +43,10 @@ def fbank(waveforms_BS: Tensor, sample_rate_hz: int = 16000, mel_bins: int = 128
         Samples per second.
     mel_bins
         Number of triangular filters between 20 Hz and half the sample rate.
+    scale
+        Factor of the samples: Kaldi reads 16-bit samples as they are, so by default it expects their scale.
+    window
+        ``"povey"``, Kaldi's default, or ``"hanning"``.
 
     Returns
     -------
@@ -42,6 +54,8 @@ def fbank(waveforms_BS: Tensor, sample_rate_hz: int = 16000, mel_bins: int = 128
         float32 ``[batch, frames, mel_bins]``; only whole frames (Kaldi's ``snip_edges``). Always computed in
         float32, whatever autocast says: half precision loses the quiet bins.
     """
+    if window not in WINDOWS:
+        raise ValueError(f"window is {window!r}; give {' or '.join(WINDOWS)}")
     with torch.autocast(waveforms_BS.device.type, enabled=False):
         waveforms_BS = waveforms_BS.float()
         # On a CPU one after the other: the frames of one are 2 MB and stay in the cache, those of a batch do not.
@@ -50,17 +64,16 @@ def fbank(waveforms_BS: Tensor, sample_rate_hz: int = 16000, mel_bins: int = 128
             if waveforms_BS.device.type == "cpu" and len(waveforms_BS)
             else [waveforms_BS]
         )
-        return torch.cat([_log_mel(part, sample_rate_hz, mel_bins) for part in parts])
+        return torch.cat([_log_mel(part, sample_rate_hz, mel_bins, scale, window) for part in parts])
 
 
-def _log_mel(waveforms_BS: Tensor, sample_rate_hz: int, mel_bins: int) -> Tensor:
+def _log_mel(waveforms_BS: Tensor, sample_rate_hz: int, mel_bins: int, scale: float, window: str) -> Tensor:
     frame = sample_rate_hz * FRAME_LENGTH_MS // 1000
     shift = sample_rate_hz * FRAME_SHIFT_MS // 1000
     fft_size = 1 << (frame - 1).bit_length()
-    window_W, mel_MF = _constants(sample_rate_hz, mel_bins, frame, fft_size, waveforms_BS.device)
+    window_W, mel_MF = _constants(sample_rate_hz, mel_bins, frame, fft_size, window, waveforms_BS.device)
 
-    # Kaldi reads 16-bit samples as they are, so it expects their scale.
-    frames_BTW = (waveforms_BS * 32768.0).unfold(-1, frame, shift)
+    frames_BTW = (waveforms_BS * scale).unfold(-1, frame, shift)
     frames_BTW = frames_BTW - frames_BTW.mean(dim=-1, keepdim=True)
     # The window is 0 at a frame's first sample, which has none before it. Product and difference stay two steps: fused,
     # they round differently, and bins far below a frame's loudest show it.
@@ -89,17 +102,21 @@ def frame_count(samples: int, sample_rate_hz: int = 16000) -> int:
 
 @lru_cache(maxsize=8)
 def _constants(
-    sample_rate_hz: int, mel_bins: int, frame: int, fft_size: int, device: torch.device
+    sample_rate_hz: int, mel_bins: int, frame: int, fft_size: int, window: str, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Povey window ``[frame]`` and mel filters ``[mel_bins, fft_size // 2 + 1]``."""
+    """Window ``[frame]`` and mel filters ``[mel_bins, fft_size // 2 + 1]``."""
     # Kept between calls, so neither inference mode nor a default device of this one call may mark them.
     with torch.inference_mode(False), torch.device("cpu"):
-        window_W, filters_MF = _cpu_constants(sample_rate_hz, mel_bins, frame, fft_size)
+        window_W, filters_MF = _cpu_constants(sample_rate_hz, mel_bins, frame, fft_size, window)
         return window_W.to(device), filters_MF.to(device)
 
 
-def _cpu_constants(sample_rate_hz: int, mel_bins: int, frame: int, fft_size: int) -> tuple[Tensor, Tensor]:
-    window_W = torch.hann_window(frame, periodic=False, dtype=torch.float32).pow(0.85)
+def _cpu_constants(
+    sample_rate_hz: int, mel_bins: int, frame: int, fft_size: int, window: str
+) -> tuple[Tensor, Tensor]:
+    window_W = torch.hann_window(frame, periodic=False, dtype=torch.float32)
+    if window == "povey":
+        window_W = window_W.pow(0.85)
 
     def mel(hertz: float) -> float:
         return 1127.0 * math.log(1.0 + hertz / 700.0)

@@ -51,3 +51,17 @@ def test_autocast_and_inference_mode_change_nothing():
 def test_row_of_a_batch_equals_the_row_alone():
     sound = noise(4, 16_000)
     torch.testing.assert_close(fbank(sound)[2:3], fbank(sound[2:3]), atol=1e-5, rtol=0)
+
+
+def test_hanning_window_and_another_scale_equal_torchaudios():
+    kaldi = pytest.importorskip("torchaudio.compliance.kaldi", reason="torchaudio is not installed")
+    sound = noise(1, 16_000)
+    theirs = kaldi.fbank(sound, num_mel_bins=128, sample_frequency=16_000, window_type="hanning")
+    ours = fbank(sound, scale=1.0, window="hanning")
+    torch.testing.assert_close(ours[0], theirs, atol=1e-4, rtol=0)
+    assert not torch.allclose(ours, fbank(sound, scale=1.0))
+
+
+def test_unknown_window_is_refused():
+    with pytest.raises(ValueError, match="povey or hanning"):
+        fbank(noise(1, 16_000), window="hann")
