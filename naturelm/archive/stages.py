@@ -12,6 +12,7 @@ import numpy as np
 from naturelm.audio.cutting import cut_windows
 from naturelm.audio.gate import gated
 from naturelm.audio.isolated import DecodedSpan, DecodeRequest, IsolatedDecoder, pcm_samples
+from naturelm.audio.marks import Marks
 from naturelm.config.archive import ArchiveConfig
 from naturelm.errors import NaturelmError
 from naturelm.recordings import Recording
@@ -43,6 +44,8 @@ class DecodedSegment:
         As in `AnsweredSegment`.
     gated : tuple of bool
         As in `AnsweredSegment`; where it holds for all windows, `pcm` is empty.
+    marks : Marks, optional
+        As in `AnsweredSegment`.
     """
 
     segment: Segment
@@ -52,6 +55,7 @@ class DecodedSegment:
     status: str
     error: str | None
     gated: tuple[bool, ...] = ()
+    marks: Marks | None = None
 
     @property
     def heard(self) -> list[bool]:
@@ -97,6 +101,7 @@ class Decode:
                 status=outcome.status,
                 error=outcome.error,
                 gated=gates,
+                marks=None if span.marks is None else span.marks.between(segment.start_s, segment.own_end_s),
             )
 
     def close(self) -> None:
@@ -216,6 +221,7 @@ class Ask:
                 status=part.status,
                 error=part.error,
                 gated=part.gated,
+                marks=part.marks,
             )
             for part in decoded
         ]

@@ -5,8 +5,8 @@ is started once and serves request after request; when it makes no progress it i
 gets a fresh one.
 
 Both ends speak over pipes. A request is a length (4 bytes) and JSON. The child answers with messages: a kind,
-a length (1 and 4 bytes) and a body: `P` still decoding, `C` samples, `L` a span's band levels, `S` a span is done
-(JSON).
+a length (1 and 4 bytes) and a body: `P` still decoding, `C` samples, `L` a span's band levels, `M` its marks, `S` a
+span is done (JSON).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from naturelm.audio.levels import BANDS, BandLevels
+from naturelm.audio.marks import SecondMarks, pack, unpack
 from naturelm.audio.streaming import DecodeError, SoundStream
 from naturelm.storage import StoreError
 from naturelm.windows import SAMPLE_RATE_HZ
@@ -93,6 +94,9 @@ class DecodedSpan:
         One sentence where the status is not `ok`.
     levels : BandLevels, optional
         Where the request asks for them and something was decoded.
+    marks : SecondMarks, optional
+        What was found wrong with the sound, of all seconds of the span and perhaps others; None where nothing was
+        decoded.
     """
 
     pcm: bytes
@@ -102,6 +106,7 @@ class DecodedSpan:
     status: str
     error: str | None
     levels: BandLevels | None = None
+    marks: SecondMarks | None = None
 
 
 def pcm_samples(pcm: bytes) -> npt.NDArray[np.float32]:
@@ -192,6 +197,7 @@ class IsolatedDecoder:
         for start_s, _ in request.spans[done:]:
             chunks: list[bytes] = []
             levels: BandLevels | None = None
+            marks: SecondMarks | None = None
             while True:
                 message = child.receive(self._timeout_s)
                 if message is None:
@@ -203,7 +209,11 @@ class IsolatedDecoder:
                     chunks.append(body)
                 elif kind == b"L":
                     levels = _unpacked_levels(body)
-            yield DecodedSpan(pcm=b"".join(chunks), start_s=start_s, levels=levels, **json.loads(body))
+                elif kind == b"M":
+                    marks = unpack(body)
+            yield DecodedSpan(
+                pcm=b"".join(chunks), start_s=start_s, levels=levels, marks=marks, **json.loads(body)
+            )
 
 
 class _Crash(Exception):
@@ -363,6 +373,7 @@ def _decoded_spans(request: dict[str, Any]) -> Iterator[tuple[bytes, bytes | mem
                     yield b"P", b""
             if request["with_levels"]:
                 yield b"L", _packed_levels(stream.levels(start_s, start_s + samples / SAMPLE_RATE_HZ))
+            yield b"M", pack(stream.marks(start_s))
             yield b"S", _judge(stream, start_s, end_s, samples)
 
 

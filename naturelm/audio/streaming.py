@@ -11,6 +11,7 @@ import soundfile
 import soxr
 
 from naturelm.audio.levels import BandLevels, BandMeter
+from naturelm.audio.marks import MarkMeter, SecondMarks
 from naturelm.errors import NaturelmError
 from naturelm.recordings.discovery import path_to_text
 from naturelm.recordings.sound_files import can_seek, open_sound, raise_failure, read_error, read_frames
@@ -19,9 +20,12 @@ from naturelm.windows import SAMPLE_RATE_HZ
 
 Samples = npt.NDArray[np.float32]
 
-# What is read at once: 1 MiB of all channels, which stays in the cache, or less at low sample rates.
+# What is read at once, in whole seconds: about 1 MiB of all channels, which stays in the cache, or less at low sample
+# rates.
 _BLOCK_SAMPLES = 1 << 18
 _BLOCK_S = 8
+# 128 MiB: a second of a file with more, which no recorder writes, is not read as a whole, and is not measured.
+_MOST_SAMPLES = 1 << 25
 # A seek starts this much early: the resampling filter has then forgotten that sound began there.
 _PREROLL_S = 1
 # Going on in order is cheaper than a seek over less than this.
@@ -55,7 +59,8 @@ class SoundStream:
     path : path
         The file.
     channel : int, optional
-        Channel to take, from 0; the mean of all where not given.
+        Channel to take, from 0. Where not given the mean of all, second by second without those that hold nothing or
+        are the inverse of another one (see `marks`).
     sample_rate_hz : int
         Output sample rate.
     measure_levels : bool
@@ -109,9 +114,11 @@ class SoundStream:
                 "unsupported",
                 f"{name}: has {channels} channel(s) and no channel {channel}; give a lower --channel",
             )
-        frames = max(1, min(_BLOCK_SAMPLES // channels, _BLOCK_S * self._sound.samplerate))
+        rate = self._sound.samplerate
+        seconds = min(max(_BLOCK_SAMPLES // (channels * rate), 1), _BLOCK_S)
+        self._is_measured = channels * rate <= _MOST_SAMPLES
+        frames = seconds * rate if self._is_measured else max(1, _BLOCK_SAMPLES // channels)
         self._read_buffer = np.empty((frames, channels), np.float32)
-        self._weights = np.full(channels, 1 / channels, np.float32)
         self._is_float = self._sound.subtype in ("FLOAT", "DOUBLE")
         self.ended = False
         self.error: str | None = None
@@ -165,6 +172,10 @@ class SoundStream:
         assert self._meter is not None
         return self._meter.levels(start_s, end_s)
 
+    def marks(self, start_s: float) -> SecondMarks:
+        """What was found wrong with the seconds that were read, from that of `start_s` on."""
+        return self._marks.marks(int(start_s))
+
     def close(self) -> None:
         self._sound.close()
 
@@ -193,6 +204,7 @@ class SoundStream:
         self.ended, self.error = False, None
         source_rate = self._sound.samplerate
         self._meter = BandMeter(source_rate, second * source_rate) if self._measure_levels else None
+        self._marks = MarkMeter(source_rate, self._channel, second)
         self._resampler = (
             soxr.ResampleStream(source_rate, self._rate, 1, dtype="float32", quality="HQ")
             if source_rate != self._rate
@@ -217,11 +229,13 @@ class SoundStream:
         self._kept = np.concatenate([self._kept, block]) if len(self._kept) else block
 
     def _mono(self, frames: Samples) -> Samples:
+        nonfinite = None
         if self._is_float and not np.abs(frames).max(initial=0.0) < _LARGEST:
+            nonfinite = np.asarray(~np.isfinite(frames).all(axis=1))
             frames = np.nan_to_num(frames, nan=0.0, posinf=0.0, neginf=0.0).clip(-_LARGEST, _LARGEST)
-        if self._channel is not None:
-            return np.ascontiguousarray(frames[:, self._channel])
-        return frames[:, 0] if frames.shape[1] == 1 else frames @ self._weights
+        if not self._is_measured:
+            return frames.mean(axis=1) if self._channel is None else frames[:, self._channel].copy()
+        return self._marks.mix(frames, nonfinite)
 
 
 def decode(

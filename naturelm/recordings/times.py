@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 # what nanoseconds in 64 bits reach.
 _EARLIEST, _LATEST = datetime(1900, 1, 1), datetime(2200, 1, 1)
 _MOST_OFFSET_MINUTES = 15 * 60
-# Where clocks begin that have lost their power: Unix, FAT file systems, and most clock chips.
-_CLOCK_STARTS = (1970, 1980, 2000)
+CLOCK_STARTS = (1970, 1980, 2000)
+"""Years in which clocks begin that have lost their power: Unix, FAT file systems, and most clock chips."""
 
 
 def is_possible_start(start: datetime) -> bool:
@@ -39,7 +39,7 @@ def clock_remark(start_local: datetime | None, now: datetime) -> str | None:
     """
     if start_local is None:
         return None
-    if start_local.year in _CLOCK_STARTS:
+    if start_local.year in CLOCK_STARTS:
         return f"the clock shows {start_local.year}, where a clock begins that was never set"
     # Zones differ by a day.
     if start_local > now + timedelta(days=1):

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from naturelm.recordings import Recording
-from naturelm.results.rows import later, reduce_recordings
+from naturelm.results.rows import MARKS, later, reduce_recordings
 from naturelm.results.schemas import RECORDINGS, TABLES
 from naturelm.results.statuses import NOT_FAILED
 from naturelm.segments import Day
@@ -28,7 +28,7 @@ Parts = dict[str, dict[int, dict[str, Any]]]
 Cut = tuple[float, int]
 # By recording: the first windows of segments, or None for all that it has.
 Segments = Mapping[str, Collection[int] | None]
-_OF_A_PART = ("decoded_s", "windows", "status", "error")
+_OF_A_PART = ("decoded_s", "windows", "status", "error", *MARKS)
 # What a recording's rows say that a stations file, or another name of the file, may change.
 _DESCRIPTION = (
     "path",
@@ -114,8 +114,9 @@ def merged_parts(
     published: Mapping[int, dict[str, Any]], staged: Mapping[int, dict[str, Any]]
 ) -> dict[int, dict[str, Any]]:
     """Parts of a recording: published ones, and staged ones in place of those."""
+    # What an earlier version staged has no marks.
     return dict(published) | {
-        first: {name: row[name] for name in _OF_A_PART} for first, row in staged.items()
+        first: {name: row.get(name) for name in _OF_A_PART} for first, row in staged.items()
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from naturelm.audio.marks import Marks
 from naturelm.config.archive import Query
 from naturelm.labels import normal_form, parse_labels, rounded, span_score
 from naturelm.models.answer import Answer
@@ -16,6 +17,17 @@ from naturelm.results.schemas import ANSWERS, CAPTIONS, DETECTIONS, RECORDINGS, 
 from naturelm.results.statuses import STATUSES
 from naturelm.segments import Day, Segment
 from naturelm.windows import Window
+
+MARKS = (
+    "zeros_s",
+    "zeros_end_s",
+    "nonfinite_s",
+    "clipped_share",
+    "dc",
+    "channels_inverted",
+    "channel_dead",
+)
+"""Columns of `recordings` that mark what is wrong with the sound, see `naturelm.audio.marks`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,8 @@ class AnsweredSegment:
         What was wrong, in one sentence.
     gated : tuple of bool
         Per window: the gate kept it from the model, and it has no answers. Empty where there is no gate.
+    marks : Marks, optional
+        What is wrong with the sound of the segment's own span, where some of it was decoded.
     """
 
     segment: Segment
@@ -47,6 +61,7 @@ class AnsweredSegment:
     status: str
     error: str | None
     gated: tuple[bool, ...] = ()
+    marks: Marks | None = None
 
 
 def unread(segment: Segment) -> AnsweredSegment:
@@ -80,6 +95,7 @@ def segment_tables(answered: AnsweredSegment, queries: Sequence[Query], model: s
             "error": answered.error,
             "windows": len(answered.windows),
         }
+        | _mark_columns(answered.marks, answered.decoded_s)
     )
     gated = answered.gated or (False,) * len(answered.windows)
     for window, per_query, is_gated in zip(answered.windows, answered.answers, gated, strict=True):
@@ -131,13 +147,61 @@ def segment_tables(answered: AnsweredSegment, queries: Sequence[Query], model: s
 
 
 def reduce_recordings(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One `recordings` row from those of a recording's segments, in order of their first windows."""
+    """One `recordings` row from those of a recording's segments, in order of their first windows.
+
+    Zeros at the end of the recording and samples that are no numbers are marked, and are not seconds decoded.
+    """
     worst = max(parts, key=lambda row: STATUSES.index(row["status"]))
-    return parts[0] | {
-        "decoded_s": sum(row["decoded_s"] for row in parts),
-        "windows": sum(row["windows"] for row in parts),
-        "status": worst["status"],
-        "error": worst["error"],
+    decoded_s = sum(row["decoded_s"] for row in parts)
+    marks = _reduced_marks(parts)
+    nothing_s = (marks["zeros_end_s"] or 0.0) + (marks["nonfinite_s"] or 0.0)
+    return (
+        parts[0]
+        | {
+            "decoded_s": max(decoded_s - nothing_s, 0.0) if nothing_s else decoded_s,
+            "windows": sum(row["windows"] for row in parts),
+            "status": worst["status"],
+            "error": worst["error"],
+        }
+        | marks
+    )
+
+
+def _mark_columns(marks: Marks | None, decoded_s: float) -> dict[str, Any]:
+    """The marks of a segment: those of its whole seconds, within what was decoded of it."""
+    if marks is None:
+        return dict.fromkeys(MARKS)
+    columns = {name: getattr(marks, name) for name in MARKS}
+    for name in ("zeros_s", "zeros_end_s", "nonfinite_s"):
+        columns[name] = min(columns[name], decoded_s)
+    if marks.is_all_zeros:
+        columns["zeros_s"] = columns["zeros_end_s"] = decoded_s
+    return columns
+
+
+def _reduced_marks(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    measured = [row for row in parts if row.get("zeros_s") is not None]
+    if not measured:
+        return dict.fromkeys(MARKS)
+    seconds = sum(row["decoded_s"] for row in measured)
+    zeros_end_s = 0.0
+    for row in reversed(measured):
+        zeros_end_s += row["zeros_end_s"]
+        if row["zeros_end_s"] < row["decoded_s"]:
+            break
+    dead = [row["channel_dead"] for row in measured if row["channel_dead"] is not None]
+    return {
+        "zeros_s": round(sum(row["zeros_s"] for row in measured), 6),
+        "zeros_end_s": round(zeros_end_s, 6),
+        "nonfinite_s": round(sum(row["nonfinite_s"] for row in measured), 6),
+        **{
+            name: round(sum(row[name] * row["decoded_s"] for row in measured) / seconds, 6)
+            if seconds
+            else None
+            for name in ("clipped_share", "dc")
+        },
+        "channels_inverted": any(row["channels_inverted"] for row in measured),
+        "channel_dead": min(dead, default=None),
     }
 
 

@@ -67,6 +67,13 @@ TABLES: dict[str, pa.Schema] = {
             ("status", pa.string()),
             ("error", pa.string()),
             ("windows", pa.int32()),
+            ("zeros_s", pa.float64()),
+            ("zeros_end_s", pa.float64()),
+            ("nonfinite_s", pa.float64()),
+            ("clipped_share", pa.float64()),
+            ("dc", pa.float64()),
+            ("channels_inverted", pa.bool_()),
+            ("channel_dead", pa.int32()),
         ]
     ),
     ANSWERS: pa.schema(

@@ -16,6 +16,7 @@ from naturelm.tables.clips import best_detections
 from naturelm.tables.interrupt import interruptible
 from naturelm.tables.originals import archive_roots, locate_originals, read_excerpts
 from naturelm.tables.player import player_html, templates
+from naturelm.tables.quality import marked_recordings
 from naturelm.tables.query import open_tables
 from naturelm.text import duration, one_line, position
 
@@ -86,6 +87,7 @@ def render_report(directory: Path, clips_per_label: int = 3, archive: Path | Non
                 WHERE status <> 'ok' ORDER BY status, path LIMIT {MAX_FAILURES}""",
             ),
             max_failures=MAX_FAILURES,
+            marked=marked_recordings(tables),
             activities=station_activity(tables, stations[:MAX_HEAT_MAPS]),
             more_activities=len(stations) - MAX_HEAT_MAPS,
             hours=hours_of_day(tables),

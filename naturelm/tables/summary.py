@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import duckdb
 
+from naturelm.tables.quality import marked_recordings
 from naturelm.tables.row_formats import aligned
 from naturelm.text import printable
 
@@ -110,6 +111,8 @@ class Summary:
         Per status, the number of recordings and their hours of decoded sound.
     failures : list of dict
         Path, status and error of every recording that is not `ok`.
+    marked : list of dict
+        Path and marks of every recording whose sound or clock is doubtful, see `quality`.
     effort_hours : dict
         Hours analysed per bucket. A bucket that is missing here was not recorded; one that is here and in no
         label's counts was silent.
@@ -122,6 +125,7 @@ class Summary:
     min_score: float
     statuses: dict[str, tuple[int, float]]
     failures: list[dict[str, str]]
+    marked: list[dict[str, str]]
     effort_hours: dict[str, float]
     labels: list[LabelCount]
 
@@ -169,6 +173,7 @@ def summarise(
         min_score,
         statuses,
         failures,
+        marked_recordings(connection),
         {"all" if by == "label" else _bucket(bucket, by): hours for bucket, hours in effort},
         _details(connection, min_score, clock)
         if by == "label"
@@ -227,6 +232,11 @@ def _status_lines(summary: Summary) -> Iterator[str]:
         ]
         yield from aligned([["not ok", "status", "error"], *rows], [False, False, False])
         yield from _left_out(len(summary.failures) - _FAILURES_SHOWN, "recordings")
+    if summary.marked:
+        yield ""
+        rows = [[printable(row["path"]), printable(row["marks"])] for row in summary.marked[:_FAILURES_SHOWN]]
+        yield from aligned([["doubtful", "marks"], *rows], [False, False])
+        yield from _left_out(len(summary.marked) - _FAILURES_SHOWN, "recordings")
 
 
 def _bucket_lines(summary: Summary, width: int) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import soundfile
 
 from naturelm.archive.figures import Counts
 from naturelm.archive.scan import Changes, new_segment_windows, scan_archive, settle
+from naturelm.archive.stages import Decode
 from naturelm.archive.writer import Committer
 from naturelm.config.archive import ArchiveConfig
 from naturelm.config.loading import load_archive_config
@@ -21,6 +23,7 @@ from naturelm.models.answer import Answer
 from naturelm.results.output import Output
 from naturelm.results.rows import AnsweredSegment, unread
 from naturelm.segments import Segment
+from naturelm.windows import Window
 
 RATE_HZ = 1000
 
@@ -83,7 +86,14 @@ def _answer(segment: Segment, config: ArchiveConfig, failing: Collection[str]) -
     if segment.recording.path in failing:
         return AnsweredSegment(segment, (), (), 0.0, "timeout", "decoding made no progress")
     windows = tuple(segment.windows(segment.recording.duration_s or 0.0, config.windows))
-    answers = tuple(
+    answers = _answers(segment, windows, config)
+    return AnsweredSegment(segment, windows, answers, segment.own_end_s - segment.start_s, "ok", None)
+
+
+def _answers(
+    segment: Segment, windows: tuple[Window, ...], config: ArchiveConfig
+) -> tuple[tuple[Answer, ...], ...]:
+    return tuple(
         tuple(
             Answer(
                 text=f"{query.id} {segment.recording.content} {window.index}",
@@ -96,7 +106,41 @@ def _answer(segment: Segment, config: ArchiveConfig, failing: Collection[str]) -
         )
         for window in windows
     )
-    return AnsweredSegment(segment, windows, answers, segment.own_end_s - segment.start_s, "ok", None)
+
+
+def process_decoded(
+    archive: Path, out: Path, config: ArchiveConfig | None = None, *, limit: int | None = None
+) -> None:
+    """As `process`, with the sound decoded: the rows hold what was measured of it."""
+    config = config or settings()
+    scan = scan_archive([archive], out, config)
+    output = Output(out, config.analysis("r"), config.model_dump(mode="json"), new_segment_windows(config))
+    _, todo = settle(scan, output, config, retry_failed=False, prune=False)
+    staged = {segment.id for segment in todo.staged}
+    committer = Committer(output, config, "stub", [*todo.due, *todo.staged], staged, Counts())
+    decode = Decode(config)
+    decoded = (part for read in todo.reads(config.selection) for part in decode(read))
+    try:
+        for segment in todo.due:
+            if not segment.window_count:
+                committer.commit(unread(segment))
+        for part in islice(decoded, limit):
+            committer.commit(
+                AnsweredSegment(
+                    segment=part.segment,
+                    windows=part.windows,
+                    answers=_answers(part.segment, part.windows, config),
+                    decoded_s=part.decoded_s,
+                    status=part.status,
+                    error=part.error,
+                    marks=part.marks,
+                )
+            )
+        if limit is None:
+            committer.finish()
+    finally:
+        committer.close()
+        decode.close()
 
 
 def rows(out: Path, name: str) -> list[dict[str, Any]]:
