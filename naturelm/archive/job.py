@@ -16,7 +16,7 @@ from naturelm.archive.stopping import Stop
 from naturelm.archive.writer import Committer
 from naturelm.config.archive import ArchiveConfig, closed_lists
 from naturelm.errors import NaturelmError, RunStopped
-from naturelm.models.presets import known_weights, resolve
+from naturelm.models.presets import check_local, known_weights, resolve
 from naturelm.recordings import Recording
 from naturelm.results.analysis import check_begun
 from naturelm.results.layout import writes_to
@@ -79,7 +79,7 @@ def process_archive(
     check_begun(out)
     lock.check()
     # Names are checked first and weights are fetched last: a mistake is told before anything slow begins.
-    resolve(config.model.name)
+    check_local(resolve(config.model.name), config.windows.length_s)
     scan = scan_archive(paths, out, config)
     for kind in scan.left_out:
         progress.say(f"left out: {kind.sentence}")

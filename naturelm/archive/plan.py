@@ -14,7 +14,7 @@ from naturelm.archive.work import Todo, find_todo
 from naturelm.config.archive import ArchiveConfig
 from naturelm.errors import NaturelmError
 from naturelm.machine import read_gpus, usable_cores
-from naturelm.models.presets import known_weights, resolve
+from naturelm.models.presets import check_local, known_weights, resolve
 from naturelm.results.analysis import check_begun
 from naturelm.results.days import PublishedRecording
 from naturelm.results.layout import holds_results
@@ -74,7 +74,7 @@ def forecast(paths: Sequence[Location], out: Location, config: ArchiveConfig, *,
         As `process_archive`.
     """
     check_begun(out)
-    resolve(config.model.name)
+    check_local(resolve(config.model.name), config.windows.length_s)
     scan = scan_archive(paths, out, config)
     published: list[PublishedRecording] = []
     staged: set[str] = set()

@@ -86,7 +86,7 @@ def parse_until(text: str, now: dt.datetime) -> dt.datetime:
         wanted = dt.datetime.fromisoformat(text.strip()).astimezone()
     except ValueError:
         raise NaturelmError(
-            f"--until {text!r}: is no time; give one like 07:00 or 2026-05-21T07:00"
+            f"--until {text!r}: is not a valid time; give one like 07:00 or 2026-05-21T07:00"
         ) from None
     if wanted <= now.astimezone():
         raise NaturelmError(f"--until {text!r}: is over; give a time to come")

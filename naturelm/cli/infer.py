@@ -71,7 +71,10 @@ def infer(
     """
     settings = archive_config(queries=(query,), **given)
 
+    from naturelm.models.presets import check_local, resolve
     from naturelm.recordings import find_audio
+
+    check_local(resolve(settings.model.name), settings.windows.length_s)
 
     found = find_audio(paths).files
     if not found:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from naturelm.cli._types import FiniteRange
 from naturelm.training.tasks import QUESTIONS
 
 
@@ -33,7 +34,7 @@ from naturelm.training.tasks import QUESTIONS
     help="Options of a closed question.",
 )
 @click.option(
-    "--none-share", default=0.25, show_default=True, type=click.FloatRange(0, 1),
+    "--none-share", default=0.25, show_default=True, type=FiniteRange(0, 1),
     help="Share of closed questions without the right option, answered by None.",
 )  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the options.")

@@ -22,6 +22,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @field_validator("*")
+    @classmethod
+    def _text_has_no_nul(cls, value: Any) -> Any:
+        # The operating system takes no path with one.
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("contains a NUL character; remove it")
+        return value
+
 
 class StationLabels(Section):
     """The closed list of one station.

@@ -33,6 +33,8 @@ class Family:
         Whether a checkpoint must have a ``config.json``; otherwise the family's defaults serve.
     query_kinds
         Which of detection, caption and classification its models answer.
+    window_s
+        Longest window where ``config.json`` gives no ``window_s``; None where it is known only after loading.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Family:
     marks: frozenset[str] = frozenset()
     needs_config: bool = True
     query_kinds: frozenset[str] = frozenset({"detection", "caption", "classification"})
+    window_s: float | None = None
 
     def load(self) -> type[Any]:
         """The class of its models, a `LanguageModel` or `Classifier` of `naturelm.models.base`; imports torch."""
@@ -102,6 +105,7 @@ FAMILIES: dict[str, Family] = {
         class_path="naturelm.models.naturelm.model:NatureLM",
         config_keys=frozenset({"beats_cfg"}),
         marks=frozenset({"audio_llama_proj.weight"}),
+        window_s=10.0,
     ),
     "salmonn": Family(
         name="salmonn",
@@ -109,6 +113,7 @@ FAMILIES: dict[str, Family] = {
         config_keys=frozenset({"beats_cfg", "whisper_path"}),
         marks=frozenset({"speech_llama_proj.weight"}),
         needs_config=False,
+        window_s=30.0,
     ),
     "ltu": Family(
         name="ltu",
@@ -116,6 +121,7 @@ FAMILIES: dict[str, Family] = {
         config_keys=frozenset({"audio_encoder"}),
         marks=frozenset({"base_model.model.model.audio_proj.1.weight"}),
         needs_config=False,
+        window_s=10.24,
     ),
 }
 
@@ -154,6 +160,10 @@ def resolve(name_or_path: str | Path) -> ModelSource:
         If it is none of these.
     """
     name = str(name_or_path)
+    if not name.strip():
+        raise NaturelmError(
+            f"the model's name is {name!r}, which is empty; give {', '.join(PRESETS)}, a directory or a hub id"
+        )
     if name in PRESETS:
         return _with_revision(PRESETS[name])
     directory = Path(name).expanduser()
@@ -268,11 +278,11 @@ def fetch(source: ModelSource) -> Path:
         directory = Path(source.path)
         directory = directory.parent if directory.is_file() else directory
     weights = weights_file(source, directory)
-    wanted = _CHECKPOINT_FILES if weights.suffix == ".safetensors" else []
-    for name in wanted:
-        if not (directory / name).is_file() and weights.name != name:
+    needed = [directory / "config.json", weights] if weights.suffix == ".safetensors" else [weights]
+    for path in needed:
+        if not path.is_file():
             raise NaturelmError(
-                f"{directory}: has no {name}; give a directory that holds {' and '.join(_CHECKPOINT_FILES)}"
+                f"{directory}: has no {path.name}; give a directory that holds {' and '.join(_CHECKPOINT_FILES)}"
             )
     return directory
 
@@ -296,6 +306,28 @@ def weights_file(source: ModelSource, directory: Path) -> Path:
             f"{directory}: holds {', '.join(path.name for path in published)}; give one of these files itself"
         )
     return published[0] if published else weights
+
+
+def check_local(source: ModelSource, window_s: float) -> None:
+    """Check what can be known of a model before anything is fetched or loaded: its files, and its longest window.
+
+    Raises
+    ------
+    NaturelmError
+        If its directory lacks a file, or `window_s` is longer than the model takes.
+    """
+    family, longest_s = FAMILIES.get(source.family or ""), None
+    if source.is_local:
+        path = fetch(source) / "config.json"
+        if path.is_file():
+            values = read_config(path)
+            family, longest_s = family or family_in(values, str(path)), values.get("window_s")
+    if not isinstance(longest_s, int | float):
+        longest_s = None if family is None else family.window_s
+    if longest_s is not None and window_s > longest_s:
+        raise NaturelmError(
+            f"window is {window_s:g} s, and {source.name} takes at most {longest_s:g} s; give a shorter --window"
+        )
 
 
 def fetch_llm(llm: str | Path, checkpoint: Path) -> Path:

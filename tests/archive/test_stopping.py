@@ -67,7 +67,8 @@ def test_until_is_the_next_such_time_on_this_machines_clock(berlin, text, now, u
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("soon", "is no time"), ("25:00", "is no time"), ("2020-01-01T07:00", "is over")]
+    ("text", "expected"),
+    [("soon", "is not a valid time"), ("25:00", "is not a valid time"), ("2020-01-01T07:00", "is over")],
 )
 def test_until_that_is_no_time_to_come_is_refused(text, expected):
     with pytest.raises(NaturelmError, match=f"--until '{text}': {expected}"):

@@ -54,7 +54,7 @@ def refused(result) -> str:
         (["--config", "none.yaml"], "none.yaml: cannot read"),
         (["--max-workers", "0"], "--max-workers is 0"),
         (["--gpus-per-worker", "2"], "--gpus-per-worker is 2"),
-        (["--until", "soon"], "--until 'soon': is no time"),
+        (["--until", "soon"], "--until 'soon': is not a valid time"),
         (["--until", "2020-05-21T07:00"], "is over; give a time to come"),
     ],
 )
