@@ -22,7 +22,7 @@ from torch import Tensor
 from naturelm.engine.buffer import DecodeBuffer
 from naturelm.engine.decoder import Decoder
 from naturelm.engine.queries import EngineQuery
-from naturelm.engine.search import Prompts, search_beams, search_one
+from naturelm.engine.search import Choice, Prompts, search_beams, search_one
 from naturelm.engine.trie import LabelScores, LabelTrie, score_labels
 from naturelm.errors import NaturelmError
 from naturelm.models.answer import Answer
@@ -49,6 +49,7 @@ class _Asked:
     query: EngineQuery
     rest: Tensor  # int64 [tokens]: what follows the part of the prompt that its head's queries share
     trie: LabelTrie | None
+    text: Tensor  # int64 [tokens]: all of the prompt but the sound
     prompt_tokens: int
 
 
@@ -82,6 +83,13 @@ class Engine:
         Divides the logits before a draw.
     seed : int
         Of the draws.
+    top_k, top_p : int, float
+        A draw is from the `top_k` likeliest tokens, of these from the likeliest that hold `top_p` of the probability;
+        0 and 1 leave none out.
+    repetition_penalty : float
+        Makes tokens of the prompt's text and of the answer so far less likely; 1 is none. Not with several beams.
+    pad_to_window : bool
+        As of `LanguageModel.encode_features`: false takes sound at its own length.
 
     Raises
     ------
@@ -99,6 +107,10 @@ class Engine:
         do_sample: bool = False,
         temperature: float = 1.0,
         seed: int = 0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        pad_to_window: bool = True,
     ) -> None:
         if num_beams < 1 or (batch_size is not None and batch_size < 1):
             raise NaturelmError(
@@ -110,9 +122,22 @@ class Engine:
             )
         if not (math.isfinite(temperature) and temperature > 0):
             raise NaturelmError(f"temperature is {temperature}; it must be above 0")
+        if top_k < 0 or not 0 < top_p <= 1:
+            raise NaturelmError(
+                f"top_k is {top_k} and top_p {top_p}; give top_k of at least 0, and top_p above 0 and at most 1"
+            )
+        if not (math.isfinite(repetition_penalty) and repetition_penalty > 0):
+            raise NaturelmError(f"repetition_penalty is {repetition_penalty}; it must be above 0")
+        if repetition_penalty != 1.0 and num_beams > 1:
+            raise NaturelmError(
+                f"repetition_penalty is {repetition_penalty}, which the engine applies with one beam, not {num_beams}; "
+                "give num_beams=1"
+            )
         self.model = model = require_language_model(model)
         self.num_beams = num_beams
         self.do_sample, self.temperature, self.seed = do_sample, temperature, seed
+        self.top_k, self.top_p, self.repetition_penalty = top_k, top_p, repetition_penalty
+        self.pad_to_window = pad_to_window
         self._given_batch_size = batch_size
         # The language model runs in the decoder below; in its own place it stays the plain path, as it was.
         for module in model.audio_modules():
@@ -151,7 +176,8 @@ class Engine:
                 query, tail = queries[i], tokens[i].tail
                 trie = LabelTrie(query.labels, self.model.text_tokens) if query.labels else None
                 prompt_tokens = len(head) + self.model.audio_tokens + len(tail)
-                group.asked.append(_Asked(i, query, self._ids(tail[len(shared) :]), trie, prompt_tokens))
+                rest, text = self._ids(tail[len(shared) :]), self._ids((*head, *tail))
+                group.asked.append(_Asked(i, query, rest, trie, text, prompt_tokens))
             self._heads.append(group)
         self.queries = tuple(queries)
         self.batch_size = self._given_batch_size or self._find_batch_size()
@@ -214,12 +240,17 @@ class Engine:
                 "give floating-point [windows, samples], one channel each"
             )
         longest = self.model.window_samples
-        if waveforms_BS.shape[1] > longest:
+        if waveforms_BS.shape[1] > longest and not self._grows_beyond(longest, waveforms_BS.shape[1]):
             raise NaturelmError(
                 f"windows have {waveforms_BS.shape[1]} samples, the model hears {longest}; "
                 f"use windows of at most {self.model.window_s:g} s"
             )
         return waveforms_BS
+
+    def _grows_beyond(self, longest: int, samples: int) -> bool:
+        """Whether sound that is longer than the window becomes more tokens, and so is not cut."""
+        counts = [self.model.audio_token_count(length, self.pad_to_window) for length in (longest, samples)]
+        return counts[1] > counts[0]
 
     def _batches(self, waveforms_BS: Tensor) -> Iterator[list[list[Answer]]]:
         """Answers batch by batch; while one is answered the next is encoded, on a GPU in a stream of its own."""
@@ -251,13 +282,13 @@ class Engine:
         if self._encode_stream is not None:
             waveforms_BS = waveforms_BS.pin_memory() if waveforms_BS.device.type == "cpu" else waveforms_BS
             waveforms_BS = waveforms_BS.to(self._device, non_blocking=True)
-            return self.model.encode_audio(waveforms_BS).to(self._decoder.dtype)
+            return self.model.encode_audio(waveforms_BS, self.pad_to_window).to(self._decoder.dtype)
         parts = waveforms_BS.split(_CPU_ENCODE_AT_ONCE)
         return torch.cat(list(self._cpu_encoders.map(self._encode_part, parts)))
 
     @torch.inference_mode()
     def _encode_part(self, waveforms_BS: Tensor) -> Tensor:
-        return self.model.encode_audio(waveforms_BS)
+        return self.model.encode_audio(waveforms_BS, self.pad_to_window)
 
     def _encode_aside(self, waveforms_BS: Tensor) -> Tensor:
         assert self._encode_stream is not None
@@ -329,7 +360,7 @@ class Engine:
 
     def _choose_labels(self, asked: _Asked, prefix_kv: Tensor, prefix_hidden_BD: Tensor) -> list[Answer]:
         assert asked.trie is not None
-        kv = self._decoder.new_kv(prefix_kv.shape[2], asked.prompt_tokens)
+        kv = self._decoder.new_kv(prefix_kv.shape[2], prefix_kv.shape[-2] + asked.rest.numel())
         hidden_BD = self._read_rest(asked, kv, prefix_kv, prefix_hidden_BD)
         scores = score_labels(
             self._decoder, asked.trie, kv, hidden_BD, self.model.end_token_ids, asked.query.top_k
@@ -355,7 +386,9 @@ class Engine:
         decoder = self._decoder
         windows = free[0][1].shape[2]
         rows = windows * len(free)
-        prompt_slots = max(asked.prompt_tokens for asked, _, _ in free)
+        # Not as planned: sound that keeps its length becomes more or fewer tokens.
+        prompt_tokens = [prefix_kv.shape[-2] + asked.rest.numel() for asked, prefix_kv, _ in free]
+        prompt_slots = max(prompt_tokens)
         slots = prompt_slots + max(asked.query.max_new_tokens for asked, _, _ in free)
         if self._buffer is None or not self._buffer.fits(rows * self.num_beams, slots):
             self._buffer = None  # the old one's memory goes before the new one's comes
@@ -366,10 +399,10 @@ class Engine:
         for number, (asked, prefix_kv, prefix_hidden_BD) in enumerate(free):
             own = slice(number * windows, (number + 1) * windows)
             hidden.append(self._read_rest(asked, buffer.kv[:, :, own], prefix_kv, prefix_hidden_BD))
-            buffer.mask_RS[own] = torch.arange(buffer.slots, device=self._device) < asked.prompt_tokens
+            buffer.mask_RS[own] = torch.arange(buffer.slots, device=self._device) < prompt_tokens[number]
         prompts = Prompts(
             logits_RV=decoder.logits(torch.cat(hidden)).float(),
-            positions_R=self._ids([asked.prompt_tokens for asked, _, _ in free]).repeat_interleave(windows),
+            positions_R=self._ids(prompt_tokens).repeat_interleave(windows),
             slots=prompt_slots,
             limits_R=self._ids([asked.query.max_new_tokens for asked, _, _ in free]).repeat_interleave(
                 windows
@@ -382,7 +415,12 @@ class Engine:
             draws_RT = (
                 self._draws([asked.query for asked, _, _ in free], waveforms_BS) if self.do_sample else None
             )
-            found = search_one(buffer, prompts, ends, draws_RT, self.temperature)
+            choice = Choice(draws_RT, self.temperature, self.top_k, self.top_p, self.repetition_penalty)
+            if self.repetition_penalty != 1.0:
+                choice.seen_RV = torch.zeros_like(prompts.logits_RV, dtype=torch.bool)
+                for number, (asked, _, _) in enumerate(free):
+                    choice.seen_RV[number * windows : (number + 1) * windows, asked.text] = True
+            found = search_one(buffer, prompts, ends, choice)
         answers = [self.model.make_answer(row.token_ids, row.log_probs) for row in found]
         return [answers[start : start + windows] for start in range(0, rows, windows)]
 

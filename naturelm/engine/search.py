@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from naturelm.engine.buffer import DecodeBuffer
+from naturelm.models.sampling import keep_likeliest, penalise
 
 # Rows that are done are dropped once at most this share of the buffer's rows still generates.
 _COMPACT_BELOW = 0.75
@@ -43,6 +44,28 @@ class Prompts:
     limits_R: Tensor
 
 
+@dataclass
+class Choice:
+    """How each token of a row is chosen. Log-probabilities are those of the model itself, whatever the choice.
+
+    Attributes
+    ----------
+    draws_RT : ndarray, optional
+        float32 ``[R, T]`` in [0, 1): the chance of each token to be drawn. The likeliest tokens where not given.
+    temperature, top_k, top_p, repetition_penalty
+        As of `naturelm.models.base.Generation`.
+    seen_RV : Tensor, optional
+        bool, true for the tokens of each row's prompt; needed for a repetition penalty.
+    """
+
+    draws_RT: np.ndarray | None = None
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seen_RV: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Generated:
     """Token ids of one row, with the end token where it was reached, and their log-probabilities."""
@@ -55,8 +78,7 @@ def search_one(
     buffer: DecodeBuffer,
     prompts: Prompts,
     end_token_ids: Sequence[int],
-    draws_RT: np.ndarray | None = None,
-    temperature: float = 1.0,
+    choice: Choice | None = None,
 ) -> list[Generated]:
     """One token after the other: the likeliest, or one drawn by chance.
 
@@ -68,10 +90,8 @@ def search_one(
         What has been read.
     end_token_ids : sequence of int
         Tokens that end an answer.
-    draws_RT : ndarray, optional
-        float32 ``[R, T]`` in [0, 1): the chance of each token to be drawn. The likeliest tokens where not given.
-    temperature : float
-        Divides the logits before a draw. Log-probabilities are those of the model itself, without it.
+    choice : Choice, optional
+        How each token is chosen; the likeliest where not given.
     """
     device = prompts.logits_RV.device
     limits_R = prompts.limits_R
@@ -79,14 +99,23 @@ def search_one(
     ends = torch.tensor(list(end_token_ids), device=device)
     tokens_RT = torch.zeros(limits_R.numel(), longest, dtype=torch.int64, device=device)
     log_probs_RT = torch.zeros(tokens_RT.shape, dtype=torch.float32, device=device)
-    draws = None if draws_RT is None else torch.from_numpy(draws_RT).to(device)
+    choice = choice or Choice()
+    draws = None if choice.draws_RT is None else torch.from_numpy(choice.draws_RT).to(device)
+    seen_RV = choice.seen_RV
 
     live_R = torch.arange(limits_R.numel(), device=device)  # which row each of the buffer's first rows is
     done_R = torch.zeros_like(live_R, dtype=torch.bool)
     positions_R, logits_RV = prompts.positions_R, prompts.logits_RV
     for t in range(longest):
-        chosen_R = logits_RV.argmax(-1) if draws is None else _draw(logits_RV / temperature, draws[live_R, t])
+        changed_RV = logits_RV if seen_RV is None else penalise(logits_RV, seen_RV, choice.repetition_penalty)
+        if draws is None:
+            chosen_R = changed_RV.argmax(-1)
+        else:
+            kept_RV = keep_likeliest(changed_RV / choice.temperature, choice.top_k, choice.top_p)
+            chosen_R = _draw(kept_RV, draws[live_R, t])
         chosen_R1 = chosen_R.unsqueeze(1)
+        if seen_RV is not None:
+            seen_RV = seen_RV.scatter(1, chosen_R1, True)
         tokens_RT[live_R, t] = chosen_R
         log_probs_RT[live_R, t] = logits_RV.gather(1, chosen_R1).squeeze(1) - logits_RV.logsumexp(-1)
         done_R = done_R | torch.isin(chosen_R, ends) | (limits_R[live_R] <= t + 1)
@@ -100,6 +129,7 @@ def search_one(
                 buffer.keep(going_R)
                 live_R, done_R = live_R[going_R], done_R[going_R]
                 chosen_R, positions_R = chosen_R[going_R], positions_R[going_R]
+                seen_RV = None if seen_RV is None else seen_RV[going_R]
         logits_RV = buffer.step(chosen_R, positions_R + t, prompts.slots + t)
     return _until_end(tokens_RT, log_probs_RT, limits_R, set(end_token_ids))
 

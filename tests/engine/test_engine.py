@@ -192,11 +192,11 @@ def test_running_out_of_memory_halves_the_batch_and_loses_no_window() -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._within, name)
 
-        def encode_audio(self, waveforms_BS: torch.Tensor) -> torch.Tensor:
+        def encode_audio(self, waveforms_BS: torch.Tensor, pad_to_window: bool) -> torch.Tensor:
             if len(waveforms_BS) > 2:
                 self.refused.append(len(waveforms_BS))
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return self._within.encode_audio(waveforms_BS)
+            return self._within.encode_audio(waveforms_BS, pad_to_window)
 
     crowded = Crowded(early_ending_model())
     engine = Engine(crowded, [EngineQuery(PROMPTS[0], 12)], batch_size=6)  # type: ignore[arg-type]
