@@ -13,6 +13,7 @@ import click
 from naturelm import __version__
 from naturelm.errors import NaturelmError
 from naturelm.machine import signal_main_thread
+from naturelm.text import suggestion
 
 # The exit code that shells report for a process ended by Ctrl-C.
 INTERRUPTED = 130
@@ -53,6 +54,14 @@ class _Verbs(click.Group):
         attribute = name.replace("-", "_")
         command: click.Command = getattr(import_module(f"naturelm.cli.{attribute}"), attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in VERBS and not name.startswith("-"):
+            raise click.UsageError(f"there is no command {name[:200]!r}; {suggestion(name, VERBS)}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

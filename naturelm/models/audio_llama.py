@@ -157,7 +157,14 @@ class AudioLlama(LanguageModel):
             # The checkpoint holds the base LLM. Training may have added a token, such as [PAD], to its vocabulary.
             llm_config.vocab_size = len(head)
             llama = new_llama(llm_config, llm_dtype)
-        model = cls(config, llama, tokenizer)
+        try:
+            model = cls(config, llama, tokenizer)
+        except (RuntimeError, MemoryError) as error:
+            reason = str(error).split("\n", 1)[0][:120]
+            raise NaturelmError(
+                f"{directory}: no model of the sizes in its config.json can be built ({reason}); "
+                "fetch the checkpoint again"
+            ) from error
         model._fit_embedding(tensors)
         checkpoint.load_published(model, tensors, cls.names, str(weights), with_base=head is not None)
         return model

@@ -13,6 +13,10 @@ from naturelm.models import presets
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
+# Far beyond any model that exists: larger values would exhaust memory or time while the model is built.
+_LARGEST_SIZE = 10_000_000
+_MOST_LAYERS = 1000
+
 _Settings = TypeVar("_Settings")
 
 
@@ -101,7 +105,7 @@ def settings_from(defaults: _Settings, values: Mapping[str, Any], where: str) ->
     Raises
     ------
     NaturelmError
-        If a value has another type than its default, or is a whole number below 1.
+        If a value has another type than its default, or is a whole number below 1 or of an impossible size.
     """
     changes = {}
     for entry in dataclasses.fields(defaults):  # type: ignore[arg-type]
@@ -126,6 +130,10 @@ def _checked(value: Any, default: Any, place: str) -> Any:
     wanted = (int, float) if isinstance(default, float) else type(default)
     if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
         raise NaturelmError(f"{place} is {value!r}; expected something like {default!r}")
-    if isinstance(default, int) and not isinstance(default, bool) and value < 1:
-        raise NaturelmError(f"{place} is {value}; expected a positive number")
+    if isinstance(default, int) and not isinstance(default, bool):
+        if value < 1:
+            raise NaturelmError(f"{place} is {value}; expected a positive number")
+        largest = _MOST_LAYERS if "layers" in place.rpartition(": ")[2] else _LARGEST_SIZE
+        if value > largest:
+            raise NaturelmError(f"{place} is {value:.6g}; expected at most {largest}: the file is damaged")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from naturelm.cli import main
 from naturelm.config.loading import load_archive_config
 from naturelm.errors import NaturelmError
+from naturelm.models import load_model
 from naturelm.models.presets import PRESETS, check_local, resolve
 from tests.cli.test_grammar import options
 
@@ -126,3 +128,36 @@ def test_longest_window_of_each_family_is_that_of_its_settings():
         config_class = getattr(family.load(), "config_class", None)
         if config_class is not None:
             assert family.window_s == config_class().window_s, family.name
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "digits", "named"),
+    [
+        (None, "num_audio_query_token", "1000000000", "token is 1e+09; expected at most 10000000"),
+        (None, "lora_rank", "9" * 6000, "config.json: is not JSON"),
+        (
+            "beats_cfg",
+            "encoder_embed_dim",
+            "1000000000",
+            "encoder_embed_dim is 1e+09; expected at most 10000000",
+        ),
+        ("beats_cfg", "encoder_layers", "100000", "encoder_layers is 100000; expected at most 1000"),
+        ("beats_cfg", "input_patch_size", "9999999", "no model of the sizes in its config.json can be built"),
+    ],
+)
+def test_checkpoint_of_impossible_sizes_is_refused(tmp_path, section, name, digits, named):
+    directory = tmp_path / "model"
+    shutil.copytree(PRESETS["pocket"].path, directory)
+    config = json.loads((directory / "config.json").read_text())
+    # As text: Python writes no number of thousands of digits.
+    (config[section] if section else config)[name] = "VALUE"
+    (directory / "config.json").write_text(json.dumps(config).replace('"VALUE"', digits))
+    with pytest.raises(NaturelmError) as caught:
+        load_model(directory)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(directory)) + 300
+
+
+def test_unknown_command_is_answered_with_the_nearest():
+    assert "there is no command 'statsu'; did you mean 'status'?" in error_of("statsu")
