@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
 import tempfile
 from contextlib import suppress
+from functools import cache
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -23,6 +25,7 @@ from naturelm.storage import StoreError, StorePath, is_url, location
 
 # A larger file is read where it lies.
 _LARGEST_SCRATCH_BYTES = 512 << 20
+_LOG = logging.getLogger(__name__)
 
 
 def open_sound(path: str | os.PathLike[str] | StorePath) -> soundfile.SoundFile:
@@ -51,13 +54,12 @@ def open_sound(path: str | os.PathLike[str] | StorePath) -> soundfile.SoundFile:
     mended, expansion = _fixed(file, magic, str(path))
     if mended is not None or remote:
         file.seek(0)
-        sound: soundfile.SoundFile = _OwningSoundFile(mended or file, opened)
+        sound: _ReadSoundFile = _OwningSoundFile(mended or file, opened)
     else:
         file.close()
         # Given text, soundfile refuses names that are not UTF-8. Windows has none, and opens only text rightly.
-        sound = soundfile.SoundFile(str(path) if sys.platform == "win32" else os.fsencode(str(path)))
-    if expansion != 1:
-        sound._info.samplerate = round(sound.samplerate * expansion)
+        sound = _ReadSoundFile(str(path) if sys.platform == "win32" else os.fsencode(str(path)))
+    sound.expansion = expansion
     return sound
 
 
@@ -123,7 +125,17 @@ def can_seek(path: str | os.PathLike[str] | StorePath, sound: soundfile.SoundFil
     return sound.format not in ("MP3", "OGG")
 
 
-class _OwningSoundFile(soundfile.SoundFile):
+class _ReadSoundFile(soundfile.SoundFile):
+    """A SoundFile whose sample rate is that of life where it plays slower."""
+
+    expansion = 1.0
+
+    @property
+    def samplerate(self) -> int:
+        return round(super().samplerate * self.expansion)
+
+
+class _OwningSoundFile(_ReadSoundFile):
     """A SoundFile that closes the file object it reads from, and knows why that failed."""
 
     def __init__(self, file: Any, source: BinaryIO) -> None:
@@ -166,10 +178,30 @@ def read_frames(sound: soundfile.SoundFile, buffer: npt.NDArray[np.float32]) -> 
     StoreError
         The object store fails.
     """
-    pointer = soundfile._ffi.cast("float *", soundfile._ffi.from_buffer(buffer))
-    frames = int(soundfile._snd.sf_readf_float(sound._file, pointer, len(buffer)))
+    if has_c_functions():
+        pointer = soundfile._ffi.cast("float *", soundfile._ffi.from_buffer(buffer))
+        frames = int(soundfile._snd.sf_readf_float(sound._file, pointer, len(buffer)))
+    else:
+        try:
+            frames = len(sound.read(out=buffer))
+        except soundfile.LibsndfileError:
+            frames = 0
     raise_failure(sound)
     return frames
+
+
+@cache
+def has_c_functions() -> bool:
+    """Whether soundfile lets libsndfile's own functions be called; the log reports once where it does not."""
+    # Private in soundfile 0.14, and `SoundFile._file` with them.
+    if hasattr(soundfile, "_ffi") and hasattr(soundfile, "_snd") and hasattr(soundfile.SoundFile, "_file"):
+        return True
+    _LOG.warning(
+        "soundfile %s does not pass on libsndfile's functions: damaged recordings lose more sound, and reasons of "
+        "damage are not given",
+        soundfile.__version__,
+    )
+    return False
 
 
 def raise_failure(sound: soundfile.SoundFile) -> None:
@@ -180,6 +212,8 @@ def raise_failure(sound: soundfile.SoundFile) -> None:
 
 def read_error(sound: soundfile.SoundFile) -> str | None:
     """What libsndfile says went wrong with the last read, if anything."""
+    if not has_c_functions():
+        return None
     code = soundfile._snd.sf_error(sound._file)
     if code == 0:
         return None

@@ -28,7 +28,7 @@ from naturelm.archive.attempts import (
     Registered,
     decode_carefully,
 )
-from naturelm.archive.backends.ray_metrics import Metrics, QueueWatch
+from naturelm.archive.backends.ray_metrics import Metrics, QueueWatch, watch_queues
 from naturelm.archive.progress import Progress
 from naturelm.archive.stages import Ask, Decode
 from naturelm.archive.stopping import Stop
@@ -155,7 +155,7 @@ def _dataset(
     context.target_max_block_size = _BLOCK_BYTES
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.custom_execution_callback_classes = [QueueWatch]
+    watch_queues(context)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     gpus = int(ray.cluster_resources().get("GPU", 0))

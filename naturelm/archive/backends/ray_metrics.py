@@ -2,26 +2,59 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ray
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.metrics import Gauge
 
 from naturelm.archive.progress import Progress
 
+if TYPE_CHECKING:
+    from ray.data import DataContext
 
-class QueueWatch(ExecutionCallback):
+_LOG = logging.getLogger(__name__)
+
+# Private in ray 2.60, and without a public counterpart: this class, `_topology` and what hangs on it. Only what the
+# progress shows of queues depends on them.
+try:
+    from ray.data._internal.execution.execution_callback import ExecutionCallback as _ExecutionCallback
+except ImportError:
+    _ExecutionCallback = object
+
+
+def watch_queues(context: DataContext) -> None:
+    """Have Ray Data call `QueueWatch`; where this version of Ray cannot, the log reports it once."""
+    if _ExecutionCallback is not object and hasattr(context, "custom_execution_callback_classes"):
+        context.custom_execution_callback_classes = [QueueWatch]
+    else:
+        QueueWatch.give_up()
+
+
+class QueueWatch(_ExecutionCallback):
     """Counts what waits for each stage or is in it, in blocks; Ray Data calls it as it schedules."""
 
     depths: ClassVar[dict[str, int]] = {"to decode": 0, "to answer": 0}
+    """Blocks by stage; empty where this version of Ray does not show them."""
 
     def on_execution_step(self, executor: Any) -> None:
-        for operator, state in executor._topology.items():
-            for stage, name in (("to decode", "_decode"), ("to answer", "_AskActor")):
-                if name in operator.name:
-                    self.depths[stage] = state.total_enqueued_input_blocks() + operator.num_active_tasks()
+        if not self.depths:
+            return
+        try:
+            for operator, state in executor._topology.items():
+                for stage, name in (("to decode", "_decode"), ("to answer", "_AskActor")):
+                    if name in operator.name:
+                        self.depths[stage] = state.total_enqueued_input_blocks() + operator.num_active_tasks()
+        except (AttributeError, TypeError):
+            self.give_up()
+
+    @classmethod
+    def give_up(cls) -> None:
+        """Count nothing from now on; the log reports it the first time."""
+        if cls.depths:
+            _LOG.warning("Ray %s does not show its queues: progress leaves them out", ray.__version__)
+        cls.depths.clear()
 
 
 class Metrics:

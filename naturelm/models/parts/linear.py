@@ -6,33 +6,41 @@ core, MKL does 105 GFLOP/s and oneDNN 235, on products of 16 rows and more (docs
 
 from __future__ import annotations
 
+import logging
 import platform
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 _ROWS_FOR_ONEDNN = 16
+_LOG = logging.getLogger(__name__)
 
 
-def _has_onednn() -> bool:
+@cache
+def has_onednn() -> bool:
+    """Whether this processor and this PyTorch multiply with oneDNN; the log reports once where only PyTorch cannot."""
     if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
         return False
-    # PyTorch's own compiler calls this operator for the same purpose; it is no public name, so its absence is no error.
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise")
-
-
-HAS_ONEDNN = _has_onednn()
+    # Private in torch 2.13: PyTorch's own compiler calls this operator for the same purpose.
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return True
+    _LOG.warning(
+        "PyTorch %s has no mkldnn._linear_pointwise: matrix products on this CPU are slower",
+        torch.__version__,
+    )
+    return False
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear`, quicker where no gradient is wanted: same result but for rounding."""
     if (
-        HAS_ONEDNN
-        and not torch.is_grad_enabled()  # the operator has none
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
         and x.dtype == torch.float32
+        and not torch.is_grad_enabled()  # the operator has none
         and x.numel() >= _ROWS_FOR_ONEDNN * x.shape[-1]
+        and has_onednn()
     ):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
