@@ -77,14 +77,14 @@ def engine(
     from naturelm.synthetic.stand_ins import QUESTIONS, made_up_labels
 
     loaded = _load(model, random_weights, llm_layers, threads, device, dtype)
-    asked = [EngineQuery(prompt, max_new_tokens) for prompt in QUESTIONS[:queries]]
+    chosen = [EngineQuery(prompt, max_new_tokens) for prompt in QUESTIONS[:queries]]
     if labels:
-        asked.append(EngineQuery(QUESTIONS[2], max_new_tokens, labels=made_up_labels(labels)))
-    if not asked:
-        raise NaturelmError("nothing is asked; give --queries or --labels")
+        chosen.append(EngineQuery(QUESTIONS[2], max_new_tokens, labels=made_up_labels(labels)))
+    if not chosen:
+        raise NaturelmError("there is no query to run; give --queries or --labels")
     result = measure.bench_engine(
         loaded,
-        asked,
+        chosen,
         windows,
         batch_size=batch_size,
         num_beams=num_beams,
@@ -262,7 +262,7 @@ def _engine_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("device", f"{device}, {result['dtype']}, torch {machine['torch']}"),
         (
-            "asked",
+            "queries",
             f"{result['queries']} queries of {result['prompt_tokens']} tokens, beams {result['num_beams']}",
         ),
         (

@@ -16,7 +16,7 @@ from naturelm.training.tasks import QUESTIONS
 @click.option("--out", type=click.Path(path_type=Path), help="Manifest to write: .jsonl, .json or .parquet.")
 @click.option(
     "--audio", type=click.Path(path_type=Path),
-    help="Where the recordings of a CSV lie.  [default: beside it, or in audio/ there]",
+    help="Directory of the recordings that a CSV lists.  [default: beside it, or in audio/ there]",
 )  # fmt: skip
 @click.option(
     "--where", multiple=True, metavar="COLUMN=VALUE[,VALUE]",
@@ -37,7 +37,13 @@ from naturelm.training.tasks import QUESTIONS
     "--none-share", default=0.25, show_default=True, type=FiniteRange(0, 1),
     help="Share of closed questions without the right option, answered by None.",
 )  # fmt: skip
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the options.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Seed of the random choice of options.",
+)
 def manifest(
     source: Path,
     out: Path | None,

@@ -165,7 +165,7 @@ def test_the_whole_job_is_measured_and_leaves_nothing_behind(recordings: Path) -
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["engine", "--queries", "0"], "nothing is asked"),
+        (["engine", "--queries", "0"], "there is no query to run"),
         (["engine", "--random-weights"], "naturelm-8b"),
         (["engine", "--model", "no-such-model"], "no-such-model"),
     ],

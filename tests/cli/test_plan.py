@@ -1,4 +1,4 @@
-"""What `naturelm plan` says, and the options that it shares with `naturelm process`."""
+"""What `naturelm plan` prints, and the options that it shares with `naturelm process`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `naturelm process` says to a user."""
+"""What `naturelm process` prints for its user."""
 
 from __future__ import annotations
 

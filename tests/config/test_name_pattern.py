@@ -1,4 +1,4 @@
-"""Patterns by which the user says what is in file names."""
+"""Patterns by which the user describes what file names contain."""
 
 from __future__ import annotations
 
