@@ -66,7 +66,9 @@ def test_every_block_names_its_language(page: Path) -> None:
     for block in blocks(page):
         assert block.language in LANGUAGES, f"{name(page)}:{block.line}: {block.language or 'no language'}"
         if block.language == "console":
-            assert block.text.lstrip().startswith(("$ ", "> ")), f"{name(page)}:{block.line}: no prompt"
+            assert block.text.lstrip().startswith(("$ ", "> ", ">>> ")), (
+                f"{name(page)}:{block.line}: no prompt"
+            )
 
 
 RUNNABLE = [
