@@ -14,15 +14,22 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 
 import ray
-from ray._private import ray_constants
-
-# In compiled code, whose stubs do not list them.
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from naturelm.errors import NaturelmError, RunStopped
 from naturelm.machine import memory_bytes, usable_cores
+
+# Private in ray 2.60, and without a public counterpart: where a local Ray listens, and that Ray reads its environment
+# again. The second two are in compiled code, whose stubs do not list them.
+try:
+    from ray._private import ray_constants
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+except ImportError:
+    ray_constants = Config = AuthenticationTokenLoader = None
+
+_LOG = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10
 _START_TRIES = 3
@@ -122,6 +129,8 @@ def _new_token() -> dict[str, str]:
 
 def _token_variables() -> dict[str, str]:
     """Send the user's token to the cluster; Ray itself sends it to an explicit address only if the mode is set."""
+    if not _can_reload_authentication():
+        return {}
     loader = AuthenticationTokenLoader.instance()
     try:
         has_token = loader.has_token(ignore_auth_mode=True)
@@ -147,7 +156,32 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
         _reload_authentication()
 
 
+@cache
+def _can_reload_authentication() -> bool:
+    """Whether Ray can read its environment again; the log reports once where it cannot."""
+    if hasattr(Config, "initialize") and hasattr(AuthenticationTokenLoader, "instance"):
+        return True
+    _LOG.warning(
+        "Ray %s reads %s only when it is imported: set it, and %s, before starting this program",
+        ray.__version__,
+        _MODE,
+        _TOKEN,
+    )
+    return False
+
+
+@cache
+def _can_stay_on_loopback() -> bool:
+    """Whether Ray can be made to listen on the loopback only; the log reports once where it cannot."""
+    if hasattr(ray_constants, "ENABLE_RAY_CLUSTER"):
+        return True
+    _LOG.warning("Ray %s listens on all addresses of this machine; it requires a token", ray.__version__)
+    return False
+
+
 def _reload_authentication() -> None:
+    if not _can_reload_authentication():
+        return
     # Ray reads the environment when it is imported.
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
@@ -160,6 +194,9 @@ def _on_loopback() -> Iterator[None]:
     Ray does so by default on macOS and Windows, and has no public setting for it on Linux: an explicit
     `_node_ip_address` of 127.0.0.1 is replaced by the machine's outward address.
     """
+    if not _can_stay_on_loopback():
+        yield
+        return
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:

@@ -24,6 +24,7 @@ PACKAGE = REPO / "naturelm"
 HOMES = {
     "archive/backends/ray_metrics.py": ("ray", {"_internal", "_topology"}),
     "models/parts/linear.py": ("torch", {"_linear_pointwise"}),
+    "ray_cluster.py": ("ray", {"_private", "_raylet"}),
     "recordings/sound_files.py": ("soundfile", {"_ffi", "_snd", "_file"}),
 }
 # `os._exit` is documented, with its underscore; `_typeshed` exists for type checkers alone, `_thread` is documented.
@@ -168,6 +169,33 @@ def test_queues_are_left_out_where_ray_calls_nobody(metrics, caplog):
     assert len(caplog.messages) == 1
     assert not vars(context)
     assert metrics.QueueWatch.depths == {}
+
+
+def test_ray_starts_and_is_joined_without_its_private_names(monkeypatch, caplog):
+    from naturelm import ray_cluster
+
+    for name in ("Config", "AuthenticationTokenLoader", "ray_constants"):
+        monkeypatch.setattr(ray_cluster, name, None)
+    for function in (ray_cluster._can_reload_authentication, ray_cluster._can_stay_on_loopback):
+        function.cache_clear()
+    inits = []
+    monkeypatch.setattr(ray_cluster.ray, "init", lambda **options: inits.append(options["address"]))
+    monkeypatch.setattr(ray_cluster.ray, "is_initialized", lambda: False)
+    # The Ray that other tests use stays up.
+    monkeypatch.setattr(ray_cluster.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray_cluster, "_check_listening", lambda _: None)
+    try:
+        for address in (None, "192.0.2.7:6379") * 2:
+            with ray_cluster.connected_ray(address):
+                pass
+    finally:
+        ray_cluster._can_reload_authentication.cache_clear()
+        ray_cluster._can_stay_on_loopback.cache_clear()
+    assert inits == ["local", "192.0.2.7:6379"] * 2
+    assert sorted(line.partition("only")[0] for line in caplog.messages) == [
+        f"Ray {ray_cluster.ray.__version__} listens on all addresses of this machine; it requires a token",
+        f"Ray {ray_cluster.ray.__version__} reads RAY_AUTH_MODE ",
+    ]
 
 
 def test_queues_are_left_out_without_rays_class(metrics, monkeypatch, caplog):

@@ -135,6 +135,8 @@ def serve(asker: Asker, results: Results | None, port: int) -> None:
             socket = config.bind_socket()
         except SystemExit:
             raise NaturelmError(f"port {port} is taken; give another --port") from None
+        # From here on connections wait; uvicorn takes longer to accept them.
+        socket.listen(config.backlog)
         print(f"naturelm is at http://{HOST}:{socket.getsockname()[1]} (Ctrl+C ends it)", flush=True)
         # It sends itself again the signal that ended it.
         with suppress(KeyboardInterrupt):

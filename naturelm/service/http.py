@@ -181,6 +181,8 @@ def serve_model(
             socket = config.bind_socket()
         except SystemExit:
             raise NaturelmError(f"port {port} is taken; give another --port") from None
+        # From here on connections wait; uvicorn takes longer to accept them.
+        socket.listen(config.backlog)
         print(f"{name} is at http://{HOST}:{socket.getsockname()[1]} (Ctrl+C ends it)", flush=True)
         # uvicorn raises the signal again that ended it.
         with suppress(KeyboardInterrupt):

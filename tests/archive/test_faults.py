@@ -162,7 +162,7 @@ def test_full_disk_stops_the_run_with_a_sentence(archive, undisturbed, tmp_path)
         pytest.skip("a small disk cannot be mounted here")
     try:
         with pytest.raises(RunStopped, match=r"No space left on device.*free some space"):
-            run(archive, out)
+            run(archive, out, beyond_limits=True)
         assert committed(out) > 0
         subprocess.run(["mount", "-o", "remount,size=32m", out], check=True)
         run(archive, out)

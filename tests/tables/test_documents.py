@@ -80,13 +80,9 @@ def test_blocks_run_in_order(place, text):
     assert ran >= 4
 
 
-def test_views_are_listed_with_their_columns(place):
-    connection = open_tables(place / "night")
-    for view in [*TABLES, "labels", "events"]:
-        [listed] = re.findall(rf"^\| `{view}` \| [^|]+ \| ([^|]+) \|$", QUERYING, flags=re.MULTILINE)
-        assert listed.strip().split(", ") == connection.sql(f"FROM {view}").columns
-        if view in TABLES:
-            assert listed.strip().split(", ") == TABLES[view].names
+def test_views_are_listed():
+    (listed,) = re.findall(r"## The views\n\n(.+?)\.\n", QUERYING, flags=re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", listed)) == {*TABLES, "reviews", "labels", "events"}
 
 
 def test_every_format_is_in_the_table():
