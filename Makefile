@@ -57,7 +57,7 @@ types: .venv/installed  ## Check types, also as on Windows
 check: lint types docs test  ## What to run before a commit: lint, format, types, documentation, quick tests
 
 docs: .venv/installed  ## Build the documentation into site/, without network
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "site/index.html; with search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
 clean:  ## Remove what the targets made

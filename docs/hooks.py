@@ -5,6 +5,7 @@ mkdocs calls `on_files`; tests call `pages`. Nothing that is made here is commit
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 import re
@@ -18,6 +19,7 @@ import yaml
 from pydantic import BaseModel
 
 import naturelm
+from docs import import_graph
 from naturelm.cli import main
 from naturelm.config.archive import ArchiveConfig
 from naturelm.results.layout import ANALYSIS
@@ -26,6 +28,7 @@ from naturelm.tables.query import open_tables
 from naturelm.training.settings import TrainConfig
 
 REPO = Path(__file__).resolve().parents[1]
+LAYOUT = "contributing/layout.md"
 COLUMNS = REPO / "docs/reference/columns.yaml"
 # Of the Python interface, what guides use beside the names of the package itself.
 MORE_PYTHON = (
@@ -72,6 +75,11 @@ def on_files(files: Any, config: Any) -> Any:
     for place, content in pages().items():
         files.append(File.generated(config, place, content=content))
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Fill the page on the layout."""
+    return layout_page(markdown) if page.file.src_uri == LAYOUT else markdown
 
 
 # --- command line
@@ -367,3 +375,25 @@ def contributing_page() -> str:
     """CONTRIBUTING.md, whose links start at the top of the repository, as a page two levels below it."""
     text = (REPO / "CONTRIBUTING.md").read_text(encoding="utf-8")
     return re.sub(r"\]\(docs/(contributing/)?", lambda link: "](" + ("" if link[1] else "../"), text)
+
+
+def layout_page(markdown: str) -> str:
+    """The page on the layout, with the graph of imports and the table of parts."""
+    graph = import_graph.part_imports()
+    level = import_graph.levels(graph)
+    rows = ["| part | what it is | imports |", "|---|---|---|"]
+    for name in sorted(graph, key=lambda name: (level[name], name)):
+        imported = ", ".join(f"`{below}`" for below in sorted(import_graph.direct(graph)[name]))
+        rows.append(f"| `{name}` | {purpose(name)} | {imported} |")
+    for name, content in (("drawing", import_graph.drawing(graph)), ("parts", "\n".join(rows))):
+        markdown, replaced = re.subn(rf"<!-- {name}: .*? -->", lambda _, content=content: content, markdown)
+        assert replaced == 1, name
+    return markdown
+
+
+def purpose(part: str) -> str:
+    """The first sentence of the docstring of a folder or loose module."""
+    module = import_graph.PACKAGE / part / "__init__.py"
+    source = module if module.exists() else import_graph.PACKAGE / f"{part}.py"
+    text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    return _plain(" ".join(text.split("\n\n")[0].split()))

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from naturelm.synthetic.nights import make_night
 from tests.paths import REPO
 
 
 def blocks(page: str, language: str = "python") -> list[str]:
-    """The Python of a page, block by block."""
+    """The code of a page, block by block."""
     text = (REPO / "docs" / page).read_text(encoding="utf-8")
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
@@ -105,3 +106,43 @@ def test_a_folder_and_an_entry_are_a_model_that_is_found_and_answers_for_an_arch
         copy, "-m", "naturelm.cli", "query", "tables", "SELECT count(*) AS n FROM answers", "--format", "json"
     )
     assert json.loads(answers) == [{"n": 3 * 2}]
+
+
+def insert(path: Path, anchor: str, text: str, *, before: bool = False) -> None:
+    """Insert lines after, or before, the only place where `anchor` occurs."""
+    content = path.read_text(encoding="utf-8")
+    assert content.count(anchor) == 1, f"{path.name}: {anchor!r} occurs {content.count(anchor)} times"
+    path.write_text(content.replace(anchor, text + anchor if before else anchor + text), encoding="utf-8")
+
+
+def test_an_entry_is_a_recorder_whose_names_are_read(copy):
+    entry, test = blocks("contributing/adding-a-recorder.md", "text")
+    insert(copy / "naturelm/recordings/names.py", ')\n"""Tried in this order', entry, before=True)
+    tests = (REPO / "tests/recordings/test_names.py").read_text(encoding="utf-8")
+    (copy / "test_pond.py").write_text(tests, encoding="utf-8")
+    insert(copy / "test_pond.py", '        ("S1087_20230501_053000+0200.wav", ', test, before=True)
+    report = python(copy, "-m", "pytest", "-q", "test_pond.py", "-p", "no:cacheprovider", "-rA")
+    assert len(re.findall(r"PASSED .*POND7-d10m05y24-0530\.wav", report)) == 2
+
+
+@pytest.mark.slow
+def test_two_lines_are_a_column_of_the_detections(copy):
+    page = "contributing/adding-a-column.md"
+    schema, value, meaning = blocks(page, "text")
+    insert(copy / "naturelm/results/schemas.py", '            ("model", pa.string()),\n', schema)
+    insert(copy / "naturelm/results/rows.py", '                    "model": model,\n', value)
+    shutil.copytree(REPO / "naturelm/models/bundled", copy / "naturelm/models/bundled", dirs_exist_ok=True)
+    for name in ("docs", "CONTRIBUTING.md", "configs"):
+        target = copy / name
+        (shutil.copytree if (REPO / name).is_dir() else shutil.copy)(REPO / name, target)
+    insert(copy / "docs/reference/columns.yaml", "\ncolumns:\n", meaning)
+    python(
+        copy, "-m", "pytest", "-q", "tests/docs/test_reference.py", "-k", "table", "-p", "no:cacheprovider"
+    )
+
+    make_night(copy / "night")
+    python(copy, "-m", "naturelm.cli", "process", "night", "--out", "tables", "--workers", "0")
+    sql = "SELECT count(*) AS rows, count(answer_tokens) AS filled, min(answer_tokens) > 0 AS some FROM detections"
+    [counts] = json.loads(python(copy, "-m", "naturelm.cli", "query", "tables", sql, "--format", "json"))
+    assert counts["rows"] == counts["filled"] > 0
+    assert counts["some"]

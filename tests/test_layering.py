@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import ast
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.paths import REPO
-
-PACKAGE = REPO / "naturelm"
+from docs.import_graph import (
+    PACKAGE,
+    drawing,
+    imports,
+    levels,
+    modules,
+    own_imports,
+    part,
+    part_imports,
+    relative,
+)
 
 # From what is on disk to what people look at: a module imports from its own folder or from those before it.
 ORDER = (
@@ -32,46 +39,6 @@ MODEL_LIBRARIES = {"torch", "transformers", "peft", "safetensors", "numpy"}
 # transformers itself requires huggingface_hub; only the fetching of weights talks to it.
 HUB_HOME = "models/presets.py"
 MODEL_PARTS = {"models", "engine", "errors"}
-
-
-def imports(path: Path) -> set[str]:
-    """Dotted names of all modules and names that a file imports, wherever in it."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return found
-
-
-def modules() -> list[Path]:
-    return [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
-
-
-def part(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def relative(path: Path) -> str:
-    return path.relative_to(PACKAGE).as_posix()
-
-
-def own_imports(path: Path) -> set[str]:
-    """Modules of this package that a file imports."""
-    found = set()
-    for name in imports(path):
-        pieces = name.split(".")
-        while pieces[0] == "naturelm" and len(pieces) > 1:
-            module = PACKAGE.joinpath(*pieces[1:])
-            if module.with_suffix(".py").exists():
-                found.add(relative(module.with_suffix(".py")))
-                break
-            if (module / "__init__.py").exists():
-                found.add(relative(module / "__init__.py"))
-                break
-            pieces.pop()
-    return found
 
 
 def test_every_folder_has_its_place_and_few_modules_are_loose():
@@ -99,6 +66,20 @@ def test_no_modules_import_each_other_in_a_circle():
 
     for name in graph:
         visit(name, ())
+
+
+def test_drawing_has_every_part_above_what_it_imports():
+    graph = part_imports()
+    text = drawing(graph)
+    heights = {name: float(y) for y, name in re.findall(r'<text x="\d+" y="(\d+)">(\w+)</text>', text)}
+    assert heights.keys() == graph.keys()
+    for name, imported in graph.items():
+        assert all(heights[name] < heights[below] for below in imported)
+
+
+def test_circle_of_parts_is_named():
+    with pytest.raises(ValueError, match="a, b import each other in a circle"):
+        levels({"a": {"b"}, "b": {"a"}, "c": set()})
 
 
 @pytest.mark.parametrize("path", modules(), ids=relative)
