@@ -24,7 +24,7 @@ __all__ = [
     "open_tables",
 ]
 
-# Names are imported when first asked for: `import naturelm` needs neither torch nor ray.
+# Names are imported when they are first used: `import naturelm` needs neither torch nor ray.
 _HOME = {
     "Engine": "naturelm.engine",
     "EngineQuery": "naturelm.engine",

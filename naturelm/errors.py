@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 class NaturelmError(ValueError):
-    """An input mistake, told in one sentence: what, where, the value and the remedy.
+    """An input mistake, described in one sentence: what, where, the value and the remedy.
 
     The command line prints it and exits with code 2.
     """
 
 
 class RunStopped(Exception):
-    """The run cannot go on; what it did is kept. No input mistake: told in one sentence, exit code 1."""
+    """The run cannot continue; what it has committed is kept. Not an input mistake: one sentence, exit code 1."""

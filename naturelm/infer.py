@@ -1,4 +1,4 @@
-"""Asking a few recordings a question, without a job: the published Python interface."""
+"""Queries about a few recordings, without a job: the published Python interface."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class WindowAnswer:
     Attributes
     ----------
     window : Window
-        Where it lies in the recording.
+        Its place in the recording.
     answer : Answer
     """
 
@@ -46,7 +46,7 @@ class WindowAnswer:
 
 
 class Pipeline:
-    """Asks a model about every window of recordings.
+    """Puts a query to a model about every window of recordings.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Pipeline:
     max_new_tokens, num_beams : int
         Longest answer in tokens; beams of the search, 1 is greedy. The defaults are the published ones.
     batch_size : int, optional
-        Windows heard at once; found by the engine where not given. It changes no answer.
+        Windows in one batch; chosen by the engine where not given. It changes no answer.
 
     Examples
     --------
@@ -90,18 +90,18 @@ class Pipeline:
         hop_length_seconds: float = 10.0,
         input_sample_rate: int = SAMPLE_RATE_HZ,
     ) -> list[str]:
-        """Ask about every window of every recording.
+        """Put queries to the model about every window of every recording.
 
         Parameters
         ----------
         audios
             Files, or mono float arrays in [-1, 1].
         queries
-            One question for all, or one for each of `audios`.
+            One query for all, or one for each of `audios`.
         window_length_seconds, hop_length_seconds
-            What the model hears at once, and seconds between window starts.
+            Window length, and seconds between window starts.
         input_sample_rate
-            Sample rate of arrays; files know theirs.
+            Sample rate of arrays; files state theirs.
 
         Returns
         -------
@@ -115,19 +115,19 @@ class Pipeline:
         """
         if isinstance(audios, str | Path | StorePath | np.ndarray):
             raise NaturelmError("audios is a single recording; give a list of them")
-        questions = [queries] * len(audios) if isinstance(queries, str) else list(queries)
-        if len(questions) != len(audios):
+        per_recording = [queries] * len(audios) if isinstance(queries, str) else list(queries)
+        if len(per_recording) != len(audios):
             raise NaturelmError(
-                f"{len(questions)} queries for {len(audios)} recordings; give one, or one for each"
+                f"{len(per_recording)} queries for {len(audios)} recordings; give one, or one for each"
             )
         texts = [""] * len(audios)
-        for question in dict.fromkeys(questions):
-            asked = [i for i, own in enumerate(questions) if own == question]
-            sounds = [audios[i] for i in asked]
+        for query in dict.fromkeys(per_recording):
+            indices = [i for i, own in enumerate(per_recording) if own == query]
+            sounds = [audios[i] for i in indices]
             for number, answered in self._answers(
-                sounds, question, window_length_seconds, hop_length_seconds, input_sample_rate
+                sounds, query, window_length_seconds, hop_length_seconds, input_sample_rate
             ):
-                texts[asked[number]] += f"{answered}\n"
+                texts[indices[number]] += f"{answered}\n"
         return texts
 
     def answers(
@@ -138,7 +138,7 @@ class Pipeline:
         hop_length_seconds: float = 10.0,
         input_sample_rate: int = SAMPLE_RATE_HZ,
     ) -> Iterator[WindowAnswer]:
-        """Ask about every window of one recording, as it is decoded; the parameters are those of a call.
+        """Put a query about every window of one recording, as it is decoded; the parameters are those of a call.
 
         Raises
         ------
@@ -154,8 +154,8 @@ class Pipeline:
         check_window(window_s, hop_s)
         if window_s > self.model.window_s:
             raise NaturelmError(
-                f"window is {window_s:g} s, but the model hears {self.model.window_s:g} s at once; "
-                "give a window of at most that"
+                f"window is {window_s:g} s, but the model takes at most {self.model.window_s:g} s; "
+                "give a shorter window"
             )
         engine = self._engine(query)
         cuts = (
@@ -174,8 +174,8 @@ class Pipeline:
         from naturelm.engine.queries import EngineQuery
 
         # A new one each time: the model's weights and merging_alpha are its user's to change.
-        asked = EngineQuery(query, max_new_tokens=self.max_new_tokens)
-        return Engine(self.model, [asked], num_beams=self.num_beams, batch_size=self.batch_size)
+        engine_query = EngineQuery(query, max_new_tokens=self.max_new_tokens)
+        return Engine(self.model, [engine_query], num_beams=self.num_beams, batch_size=self.batch_size)
 
 
 def stream_windows(blocks: Iterator[Samples], window_s: float, hop_s: float) -> Iterator[CutWindow]:
@@ -240,7 +240,7 @@ def _blocks(audio: Audio, sample_rate_hz: int) -> Iterator[Samples]:
 
 
 def _batches(cuts: Iterator[tuple[int, CutWindow]], size: int) -> Iterator[list[tuple[int, CutWindow]]]:
-    """Windows in batches; what came before a failure is handed on before it."""
+    """Windows in batches; what came before a failure is yielded before it."""
     batch: list[tuple[int, CutWindow]] = []
     failure: DecodeError | None = None
     try:

@@ -83,16 +83,16 @@ def read_gpus() -> tuple[Gpu, ...]:
     if tool is None:
         return ()
     try:
-        said = subprocess.run(
+        done = subprocess.run(
             [tool, *_QUERY], capture_output=True, text=True, timeout=_PATIENCE_S, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return ()
-    return parse_gpus(said.stdout)
+    return parse_gpus(done.stdout)
 
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
-    """Read `nvidia-smi`'s lines; a value that a GPU does not tell is `[N/A]`."""
+    """Read `nvidia-smi`'s lines; a value that a GPU does not report is `[N/A]`."""
     found = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.rsplit(",", 3)]

@@ -35,15 +35,15 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _CONNECT_S = 10
 _REQUEST_S = 60
 _ATTEMPTS = 5
-# What is fetched at least, as much as identifying a file takes from each of its ends; and at most, when reading goes on
-# where it stopped.
+# What is fetched at least, as much as identifying a file takes from each of its ends; and at most, when reading
+# continues where it stopped.
 _LEAST_FETCH_BYTES = 64 << 10
 _LARGEST_FETCH_BYTES = 8 << 20
 _PIECES_KEPT = 3
 
 
 class StoreError(OSError):
-    """A store that cannot be reached, or refuses to serve: that says nothing about a file."""
+    """A store that cannot be reached or refuses access, which is no fault of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class StorePath:
     ----------
     scheme : {"s3", "gs"}
     key : str
-        Bucket and key, as they stand: nothing is percent-encoded.
+        Bucket and key; nothing is percent-encoded.
     """
 
     scheme: str
@@ -97,7 +97,7 @@ class StorePath:
         """Nothing: stores have no directories."""
 
     def read_bytes(self) -> bytes:
-        with _told(self), self.filesystem.open_input_file(self.key) as file:
+        with _store_errors(self), self.filesystem.open_input_file(self.key) as file:
             return bytes(file.read())
 
     def read_text(self, encoding: str = "utf-8") -> str:
@@ -105,20 +105,20 @@ class StorePath:
 
     def unlink(self, missing_ok: bool = False) -> None:
         try:
-            with _told(self):
+            with _store_errors(self):
                 self.filesystem.delete_file(self.key)
         except FileNotFoundError:
             if not missing_ok:
                 raise
 
     def open(self, mode: str = "rb") -> BinaryIO:
-        """Open for reading by ranges: what is read is fetched, and more and more ahead while reading goes on."""
+        """Open for reading by ranges: what is read is fetched, and more and more ahead while reading continues."""
         if mode != "rb":
             raise ValueError(f"{self}: opened with mode {mode!r}; stores are written with write_whole")
         return io.BufferedReader(_RangeFile(self))
 
     def _info(self) -> Any:
-        with _told(self):
+        with _store_errors(self):
             return self.filesystem.get_file_info(self.key)
 
 
@@ -178,7 +178,7 @@ def write_whole(place: Location, content: bytes | pa.Buffer, scratch: Location |
         A directory of the same disk for the temporary file; by default it is beside the file.
     """
     if isinstance(place, StorePath):
-        with _told(place), place.filesystem.open_output_stream(place.key) as stream:
+        with _store_errors(place), place.filesystem.open_output_stream(place.key) as stream:
             stream.write(content)
         return
     folder = scratch if isinstance(scratch, Path) else place.parent
@@ -242,7 +242,7 @@ def _list_disk(directory: Path, above: str, recursive: bool) -> Iterator[StoredF
 def _list_store(directory: StorePath, recursive: bool) -> Iterator[StoredFile]:
     from pyarrow.fs import FileSelector
 
-    with _told(directory):
+    with _store_errors(directory):
         selector = FileSelector(directory.key, recursive=recursive, allow_not_found=True)
         found = directory.filesystem.get_file_info(selector)
     for info in found:
@@ -284,7 +284,7 @@ class _RangeFile(SeekableFile):
 
     def __init__(self, path: StorePath) -> None:
         self._path = path
-        with _told(path):
+        with _store_errors(path):
             self._object = path.filesystem.open_input_file(path.key)
             super().__init__(self._object.size())
         # Where each piece begins, and its bytes; the last was used last.
@@ -321,7 +321,7 @@ class _RangeFile(SeekableFile):
         )
         size_bytes = min(max(wanted_bytes, self._fetch_bytes), self._size - self._position)
         try:
-            with _told(self._path):
+            with _store_errors(self._path):
                 content = bytes(self._object.read_at(size_bytes, self._position))
                 if not content:
                     raise OSError(errno.EIO, "the store sends less than the object holds")
@@ -352,7 +352,7 @@ def _filesystem(scheme: str, bucket: str) -> Any:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if region is None and endpoint is None:
-        with _told(StorePath(scheme, bucket)):
+        with _store_errors(StorePath(scheme, bucket)):
             region = fs.resolve_s3_region(bucket)
     return fs.S3FileSystem(
         region=region,
@@ -372,7 +372,7 @@ def find(place: StorePath) -> StoredFile | None:
 
 
 @contextmanager
-def _told(place: StorePath) -> Iterator[None]:
+def _store_errors(place: StorePath) -> Iterator[None]:
     """Give errors of a store the shape of errors of a disk: number, reason, name.
 
     An object that is not there is a FileNotFoundError, anything else a StoreError; refused access has EACCES.
@@ -388,11 +388,11 @@ def _told(place: StorePath) -> Iterator[None]:
 
 
 def _reason(error: OSError) -> str:
-    """What a store says went wrong, without the requests that led there."""
+    """The reason that a store gives, without the requests that led there."""
     text = " ".join(str(error).split())
-    said = re.search(r"AWS Error (\w+)(?: \((HTTP status \d+)\))? during \w+ operation[^:]*: ?(.*)", text)
-    if said is None:
+    found = re.search(r"AWS Error (\w+)(?: \((HTTP status \d+)\))? during \w+ operation[^:]*: ?(.*)", text)
+    if found is None:
         return text
-    name = said[2] or said[1].lower().replace("_", " ")
-    words = re.sub(r" ?\(Request ID: \w*\)|No response body", "", said[3]).rstrip(". ")
+    name = found[2] or found[1].lower().replace("_", " ")
+    words = re.sub(r" ?\(Request ID: \w*\)|No response body", "", found[3]).rstrip(". ")
     return f"{name}: {words}" if words else name

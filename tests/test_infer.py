@@ -113,10 +113,10 @@ def test_merging_alpha_set_after_the_pipeline_was_made_counts(model: NatureLM, p
         ([noise(1)], QUERY, {"input_sample_rate": 0}, "input_sample_rate is 0"),
         ([noise(1)], QUERY, {"hop_length_seconds": 0.0}, "hop is 0 s"),
         ([noise(1)], QUERY, {"window_length_seconds": -1.0}, "window is -1 s"),
-        ([noise(1)], QUERY, {"window_length_seconds": 20.0}, "the model hears 10 s"),
+        ([noise(1)], QUERY, {"window_length_seconds": 20.0}, "the model takes at most 10 s"),
     ],
 )
-def test_input_mistakes_are_told(pipeline: Pipeline, audios, queries, settings, complaint) -> None:
+def test_input_mistakes_are_named(pipeline: Pipeline, audios, queries, settings, complaint) -> None:
     with pytest.raises(NaturelmError, match=complaint):
         pipeline(audios, queries, **settings)
 
