@@ -21,6 +21,7 @@ from pydantic import BaseModel
 import naturelm
 from docs import import_graph
 from naturelm.cli import main
+from naturelm.cli._options import SectionedCommand
 from naturelm.config.archive import ArchiveConfig
 from naturelm.results.layout import ANALYSIS
 from naturelm.results.schemas import SCHEMA_VERSION, TABLES
@@ -34,8 +35,6 @@ COLUMNS = REPO / "docs/reference/columns.yaml"
 MORE_PYTHON = (
     "naturelm.infer.WindowAnswer",
     "naturelm.models.answer.Answer",
-    "naturelm.engine.engine.Engine",
-    "naturelm.engine.queries.EngineQuery",
     "naturelm.tables.export.get_format",
     "naturelm.tables.reviews.Review",
 )
@@ -117,8 +116,10 @@ def cli_page() -> str:
             "```console\n" + "\n".join(f"$ {line.strip()}" for line in _usage_lines(usage)) + "\n```"
         )
         parts += _paragraphs(command.help or "")
-        options = [_option(context, parameter) for parameter in command.get_params(context)]
-        parts += [option for option in options if option]
+        for heading, parameters in _option_groups(context, command):
+            options = [option for parameter in parameters if (option := _option(context, parameter))]
+            parts += [f"**{heading}**"] if heading and options else []
+            parts += options
         if command.epilog:
             parts += _paragraphs(command.epilog)
         if isinstance(command, click.Group):
@@ -130,6 +131,17 @@ def cli_page() -> str:
                 )
             )
     return "\n\n".join(parts) + "\n"
+
+
+def _option_groups(
+    context: click.Context, command: click.Command
+) -> Iterator[tuple[str, list[click.Parameter]]]:
+    """Parameters under the headings of the command's help; without a heading where it has none."""
+    rest = {str(parameter.name): parameter for parameter in command.get_params(context)}
+    sections = command.sections.items() if isinstance(command, SectionedCommand) else ()
+    for heading, names in sections:
+        yield heading, [rest.pop(name) for name in names]
+    yield "Other options" if sections else "", list(rest.values())
 
 
 def _usage_lines(usage: str) -> list[str]:
@@ -348,11 +360,10 @@ def tables_page() -> str:
     for table, columns in views().items():
         kind = "stored as Parquet" if table in (*TABLES, "reviews") else "computed when it is queried"
         parts += [f"## {table}", f"{texts['tables'][table]} This table is {kind}."]
-        rows = ["| column | type | unit | meaning |", "|---|---|---|---|"]
         for column, sql_type in columns:
             unit, means = description(table, column)
-            rows.append(f"| `{column}` | {types[sql_type]} | {unit} | {means} |")
-        parts.append("\n".join(rows))
+            kind = f"{types[sql_type]}, {unit}" if unit else types[sql_type]
+            parts.append(f"`{column}` ({kind})\n:   {means}")
     return "\n\n".join(parts) + "\n"
 
 

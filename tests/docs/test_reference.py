@@ -84,7 +84,7 @@ def test_every_setting_is_there_with_its_meaning(
 def test_every_table_and_column_is_there_once(pages: dict[str, str]) -> None:
     found = sections(pages["reference/tables.md"])
     for table, schema in {**TABLES, "reviews": REVIEWS_SCHEMA}.items():
-        listed = re.findall(r"^\| `(\w+)` \|", found[table], flags=re.MULTILINE)
+        listed = re.findall(r"^`(\w+)` \([^)]+\)\n:   \S", found[table], flags=re.MULTILINE)
         assert len(listed) == len(set(listed)), table
         assert set(schema.names) <= set(listed), table
     assert {"events", "labels"} < set(found)
