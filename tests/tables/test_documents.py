@@ -37,6 +37,7 @@ def place(tmp_path_factory) -> Path:
         detection(first, 0, "Tawny Owl"),
         detection(first, 0, "Robin", 0.6),
         detection(second, 10, "tawny owl"),
+        detection(second, 20, "Owl"),
     ]
     answer = {"window": 3, "text": "None", "prompt": "?", "tokens": 1}
     answers = [{**detection(first, 30, "None"), **answer}]
