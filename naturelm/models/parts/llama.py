@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
-from naturelm.errors import NaturelmError
+from naturelm.errors import NaturelmError, first_line
 
 
 def load_llama(directory: Path, dtype: torch.dtype) -> LlamaForCausalLM:
@@ -36,7 +36,7 @@ def load_llama(directory: Path, dtype: torch.dtype) -> LlamaForCausalLM:
             )
     except Exception as error:  # transformers raises many kinds of errors for a damaged directory
         raise NaturelmError(
-            f"{directory}: holds no readable base LLM ({_first_line(error)}); give --llm"
+            f"{directory}: holds no readable base LLM ({first_line(error)}); give --llm"
         ) from error
     wrong = sorted({*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])})
     if wrong:
@@ -67,7 +67,7 @@ def load_llama_config(directory: Path) -> LlamaConfig:
         config = LlamaConfig.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # as in `load_llama`
         raise NaturelmError(
-            f"{directory}: holds no readable base LLM ({_first_line(error)}); give --llm"
+            f"{directory}: holds no readable base LLM ({first_line(error)}); give --llm"
         ) from error
     kind = (config.architectures or ["LlamaForCausalLM"])[0]
     if kind != "LlamaForCausalLM":
@@ -100,7 +100,7 @@ def load_tokenizer(directory: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # as above
         raise NaturelmError(
-            f"{directory}: holds no readable tokenizer ({_first_line(error)}); give --llm"
+            f"{directory}: holds no readable tokenizer ({first_line(error)}); give --llm"
         ) from error
     if not tokenizer.is_fast:
         raise NaturelmError(
@@ -122,7 +122,3 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if progress_bar:
             logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:160]
