@@ -23,6 +23,7 @@ from tests.paths import REPO
 PACKAGE = REPO / "naturelm"
 HOMES = {
     "archive/backends/ray_metrics.py": ("ray", {"_internal", "_topology"}),
+    "models/parts/beats.py": ("torch", {"_version"}),
     "models/parts/linear.py": ("torch", {"_linear_pointwise"}),
     "ray_cluster.py": ("ray", {"_private", "_raylet"}),
     "recordings/sound_files.py": ("soundfile", {"_ffi", "_snd", "_file"}),

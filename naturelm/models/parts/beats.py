@@ -1,17 +1,23 @@
 """BEATs: a transformer over patches of a log-mel spectrogram (Chen et al. 2022, arXiv 2212.09058).
 
-Axes: B batch · S samples · T frames · M mel bins · P patches · D model width · H heads · K width of one head
+Axes: B batch · S samples · T frames · M mel bins · P patches · D model width · H heads · K width of one head ·
+G groups of the position convolution · N blocks of positions
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import flex_attention
 
+from naturelm.models.parts.compiled import Compiled
 from naturelm.models.parts.fbank import beats_features, frame_count
 from naturelm.models.parts.linear import linear
 
@@ -71,7 +77,7 @@ class Beats(nn.Module):
         x_BPD = self._embed_patches(features_BTM)
         x_BPD = self.dropout(self.patch_projection(self.patch_norm(x_BPD)))
         x_BPD = self.dropout(self.norm(x_BPD + self.position_conv(x_BPD)))
-        bias_HPP = self.relative_bias(x_BPD.shape[1])
+        bias_HPP = self.relative_bias(x_BPD.shape[1]).contiguous()
         for layer in self.layers:
             # A random number is drawn only in training, so that inference leaves the generator alone.
             if self.training and torch.rand(()).item() < self.config.encoder_layerdrop:
@@ -89,7 +95,15 @@ class Beats(nn.Module):
 
 
 class PositionConv(nn.Module):
-    """Convolutional position embedding; its kernel is weight-normalised over all but the kernel axis."""
+    """Convolutional position embedding; its kernel is weight-normalised over all but the kernel axis.
+
+    Libraries have no fast kernel for many groups of few channels. Where no gradient is wanted, `_BLOCK` neighbouring
+    outputs of a group are therefore one row of a matrix product: of the inputs they see with a banded matrix that
+    holds the kernel `_BLOCK` times, each one input further down.
+    """
+
+    # A longer block reads its inputs less often, but multiplies by more zeros and stores a larger matrix.
+    _BLOCK: Mapping[str, int] = {"cuda": 16, "cpu": 8}
 
     def __init__(self, width: int, kernel: int, groups: int) -> None:
         super().__init__()
@@ -98,22 +112,75 @@ class PositionConv(nn.Module):
         self.weight_v = nn.Parameter(torch.randn(width, width // groups, kernel) * std)
         self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=(0, 1), keepdim=True))
         self.bias = nn.Parameter(torch.zeros(width))
+        # Not a buffer: it follows from the weights, and a checkpoint holds none.
+        self._banded: tuple[tuple[Any, ...], Tensor] | None = None
 
     def forward(self, x_BPD: Tensor) -> Tensor:
-        v, device = self.weight_v.float(), x_BPD.device.type
+        device = x_BPD.device.type
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(device):
+            return F.gelu(self._convolve(x_BPD))
+        return F.gelu(self._multiply(x_BPD))
+
+    def _convolve(self, x_BPD: Tensor) -> Tensor:
+        device = x_BPD.device.type
         # On CPUs with AMX, oneDNN's bfloat16 convolution is wrong where a group has few channels.
         dtype = torch.float32 if device == "cpu" else x_BPD.dtype
-        weight = (self.weight_g.float() * v / v.norm(dim=(0, 1), keepdim=True)).to(dtype)
         with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and device != "cpu"):
             y_BDP = F.conv1d(
                 x_BPD.transpose(1, 2).to(dtype),
-                weight,
+                self._weight().to(dtype),
                 self.bias.to(dtype),
                 padding=self.kernel // 2,
                 groups=self.groups,
             ).to(x_BPD.dtype)
         # An even kernel gives one position too many.
-        return F.gelu(y_BDP[..., : x_BPD.shape[1]]).transpose(1, 2)
+        return y_BDP[..., : x_BPD.shape[1]].transpose(1, 2)
+
+    def _multiply(self, x_BPD: Tensor) -> Tensor:
+        batch, length, _ = x_BPD.shape
+        block = self._BLOCK.get(x_BPD.device.type, 8)
+        # bfloat16 products on CPUs gain little over so short a matrix, and the convolution above has float32 there.
+        dtype = torch.float32 if x_BPD.device.type == "cpu" and x_BPD.dtype.itemsize < 4 else x_BPD.dtype
+        banded_GIO = self._banded_weight(block, x_BPD.device, dtype)
+        blocks = -(-length // block)
+        before = self.kernel // 2
+        after = blocks * block + self.kernel - 1 - before - length
+        padded_BPD = F.pad(x_BPD.to(dtype), (0, 0, before, max(0, after)))
+        seen_BNGCI = padded_BPD.unflatten(2, (self.groups, -1)).unfold(1, block + self.kernel - 1, block)
+        rows_GNI = seen_BNGCI[:, :blocks].permute(2, 0, 1, 4, 3).reshape(self.groups, batch * blocks, -1)
+        y_GNO = torch.bmm(rows_GNI, banded_GIO)
+        y_BPD = y_GNO.unflatten(2, (block, -1)).unflatten(1, (batch, blocks)).permute(1, 2, 3, 0, 4)
+        y_BPD = y_BPD.reshape(batch, blocks * block, -1)[:, :length]
+        return (y_BPD + self.bias.to(dtype)).to(x_BPD.dtype)
+
+    def _banded_weight(self, block: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """``[groups, (block + kernel - 1) * channels, block * channels]``, made again when the weights change."""
+        weights = (self.weight_v, self.weight_g)
+        key = (block, device, dtype, *(state for weight in weights for state in _state(weight)))
+        if self._banded is None or self._banded[0] != key:
+            self._banded = None
+            kernel_GKCO = self._weight().to(dtype).unflatten(0, (self.groups, -1)).permute(0, 3, 2, 1)
+            groups, kernel, channels, _ = kernel_GKCO.shape
+            banded = kernel_GKCO.new_zeros(groups, block + kernel - 1, channels, block, channels)
+            for first in range(block):
+                banded[:, first : first + kernel, :, first] = kernel_GKCO
+            self._banded = (key, banded.flatten(3).flatten(1, 2))
+        return self._banded[1]
+
+    def _weight(self) -> Tensor:
+        v = self.weight_v.float()
+        return self.weight_g.float() * v / v.norm(dim=(0, 1), keepdim=True)
+
+
+def _state(weight: Tensor) -> tuple[int, int]:
+    """Changes when the weight does."""
+    # Private in torch 2.13: PyTorch counts changes in place there, except of tensors made in inference mode. Without
+    # the counter a matrix is never found unchanged.
+    version = 0 if weight.is_inference() else getattr(weight, "_version", next(_NEVER_SAME))
+    return weight.data_ptr(), version
+
+
+_NEVER_SAME = itertools.count(-1, -1)
 
 
 class RelativeBias(nn.Module):
@@ -156,10 +223,24 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BPD: Tensor, bias_HPP: Tensor) -> Tensor:
-        attended_BPD = self.dropout(self.attention(x_BPD, bias_HPP))
-        x_BPD = self.attention_norm(x_BPD * self.residual_scale + attended_BPD)
-        fed_BPD = self.dropout(self.fc2(F.gelu(self.fc1(x_BPD))))
-        return self.final_norm(x_BPD * self.residual_scale + fed_BPD)
+        # float32 is for comparing: its sums stay those of the plain operations.
+        if torch.is_grad_enabled() or x_BPD.dtype == torch.float32:
+            return _encode(x_BPD, bias_HPP, self)
+        return _compiled_encode(x_BPD, bias_HPP, self)
+
+
+def _encode(x_BPD: Tensor, bias_HPP: Tensor, layer: EncoderLayer, flex: bool = False) -> Tensor:
+    attended_BPD = layer.dropout(layer.attention(x_BPD, bias_HPP, flex))
+    x_BPD = layer.attention_norm(x_BPD * layer.residual_scale + attended_BPD)
+    fed_BPD = layer.dropout(layer.fc2(F.gelu(layer.fc1(x_BPD))))
+    return layer.final_norm(x_BPD * layer.residual_scale + fed_BPD)
+
+
+def _encode_flex(x_BPD: Tensor, bias_HPP: Tensor, layer: EncoderLayer) -> Tensor:
+    return _encode(x_BPD, bias_HPP, layer, flex=True)
+
+
+_compiled_encode = Compiled(_encode_flex, plain=_encode)
 
 
 class GatedAttention(nn.Module):
@@ -175,7 +256,7 @@ class GatedAttention(nn.Module):
         self.gate_linear = nn.Linear(width // heads, 8)
         self.gate_scale = nn.Parameter(torch.ones(1, heads, 1, 1))
 
-    def forward(self, x_BPD: Tensor, bias_HPP: Tensor) -> Tensor:
+    def forward(self, x_BPD: Tensor, bias_HPP: Tensor, flex: bool = False) -> Tensor:
         q_BHPK, k_BHPK, v_BHPK = (
             projection(x_BPD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -184,6 +265,26 @@ class GatedAttention(nn.Module):
             self.gate_linear(q_BHPK).unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
         )
         gate_BHP1 = update_BHP1 * (reset_BHP1 * self.gate_scale - 1.0) + 2.0
-        mask_BHPP = (gate_BHP1 * bias_HPP).to(q_BHPK.dtype)
-        y_BHPK = F.scaled_dot_product_attention(q_BHPK, k_BHPK, v_BHPK, attn_mask=mask_BHPP)
+        attend = attend_flexibly if flex else attend_masked
+        y_BHPK = attend(q_BHPK, k_BHPK, v_BHPK, gate_BHP1, bias_HPP)
         return self.out_proj(y_BHPK.transpose(1, 2).flatten(2))
+
+
+def attend_masked(
+    q_BHPK: Tensor, k_BHPK: Tensor, v_BHPK: Tensor, gate_BHP1: Tensor, bias_HPP: Tensor
+) -> Tensor:
+    """Attention with the gated bias written out as a mask."""
+    mask_BHPP = (gate_BHP1 * bias_HPP).to(q_BHPK.dtype)
+    return F.scaled_dot_product_attention(q_BHPK, k_BHPK, v_BHPK, attn_mask=mask_BHPP)
+
+
+def attend_flexibly(
+    q_BHPK: Tensor, k_BHPK: Tensor, v_BHPK: Tensor, gate_BHP1: Tensor, bias_HPP: Tensor
+) -> Tensor:
+    """As `attend_masked`, the bias gated where scores are formed: no mask in memory. Fast only when compiled."""
+    gate_BHP = gate_BHP1.squeeze(-1)
+
+    def gated(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return score + gate_BHP[b, h, i] * bias_HPP[h, i, j]
+
+    return flex_attention(q_BHPK, k_BHPK, v_BHPK, score_mod=gated)
