@@ -38,6 +38,8 @@ RAY_HOMES = {
 MODEL_LIBRARIES = {"torch", "transformers", "peft", "safetensors", "numpy"}
 # transformers itself requires huggingface_hub; only the fetching of weights talks to it.
 HUB_HOME = "models/presets.py"
+# Comes with PyTorch for GPUs; a bare box without it decodes with PyTorch's attention.
+TRITON_HOME = "engine/attention.py"
 MODEL_PARTS = {"models", "engine", "errors"}
 
 
@@ -93,6 +95,8 @@ def test_models_and_engine_need_only_the_libraries_of_a_bare_gpu_box(path):
     allowed = MODEL_LIBRARIES | set(sys.stdlib_module_names) | {"naturelm"}
     if relative(path) == HUB_HOME:
         allowed |= {"huggingface_hub"}
+    if relative(path) == TRITON_HOME:
+        allowed |= {"triton"}
     assert {name.split(".")[0] for name in imports(path)} <= allowed
     assert {part(PACKAGE / name) for name in own_imports(path)} <= MODEL_PARTS
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from naturelm.engine.decoder import Decoder
+from naturelm.engine.decoder import Attend, Decoder
+from naturelm.errors import first_line, is_out_of_memory
 
-# CUDA graphs are recorded for these numbers of rows, and for visible slots in steps of `_SLOT_STEP`.
+_LOG = logging.getLogger(__name__)
+
+# CUDA graphs are recorded for these numbers of rows.
 _GRAPH_ROWS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+# A buffer has a multiple of so many slots: attention reads them in aligned groups.
+SLOT_STEP = 16
+# Without the kernel of `naturelm.engine.attention` there is also a graph for each multiple of so many visible slots.
+_GRAPH_SLOT_STEP = 64
 
 
-_SLOT_STEP = 64
+def graph_rows(rows: int) -> int:
+    """Rows of a GPU's buffer for so many: the next number that graphs are recorded for."""
+    return next((bucket for bucket in _GRAPH_ROWS if bucket >= rows), rows)
 
 
 class DecodeBuffer:
@@ -32,7 +43,7 @@ class DecodeBuffer:
         device = decoder.device
         self.decoder = decoder
         self.rows = self._round_up_rows(rows)
-        self.slots = -(-slots // _SLOT_STEP) * _SLOT_STEP
+        self.slots = -(-slots // SLOT_STEP) * SLOT_STEP
         # Zeros, because attention multiplies what a mask hides by 0, and 0 · NaN is NaN.
         self.kv = decoder.new_kv(self.rows, self.slots).zero_()
         self.mask_RS = torch.zeros(self.rows, self.slots, dtype=torch.bool, device=device)
@@ -43,6 +54,11 @@ class DecodeBuffer:
         """The buffer for the decoder's device."""
         kind = GraphedDecodeBuffer if decoder.device.type == "cuda" else DecodeBuffer
         return kind(decoder, rows, slots)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is stored."""
+        return self.kv.nbytes + self.mask_RS.nbytes
 
     def fits(self, rows: int, slots: int) -> bool:
         """Whether so many rows with so many slots go in."""
@@ -73,7 +89,14 @@ class DecodeBuffer:
         self.mask_RS[:rows, slot] = True
         return self._step(tokens_R, positions_R, slice(slot, slot + 1), slot + 1).float()
 
-    def _step(self, tokens_R: Tensor, positions_R: Tensor, slots: slice | Tensor, visible: int) -> Tensor:
+    def _step(
+        self,
+        tokens_R: Tensor,
+        positions_R: Tensor,
+        slots: slice | Tensor,
+        visible: int,
+        attend: Attend | None = None,
+    ) -> Tensor:
         rows = tokens_R.numel()
         hidden_RLD = self.decoder.forward(
             self.decoder.embed(tokens_R).unsqueeze(1),
@@ -81,7 +104,8 @@ class DecodeBuffer:
             self.kv[:, :, :rows],
             slots,
             visible,
-            self.mask_RS[:rows, None, :visible],
+            self.mask_RS[:rows, None, :visible] if attend is None else None,
+            attend,
         )
         return self.decoder.logits(hidden_RLD[:, 0])
 
@@ -92,8 +116,8 @@ class DecodeBuffer:
 class GraphedDecodeBuffer(DecodeBuffer):
     """A decode buffer whose steps replay as CUDA graphs, which take a tenth of the time to launch.
 
-    There is a graph for each number of rows in `_GRAPH_ROWS` (rows beyond the live ones compute what nobody reads)
-    and each multiple of `_SLOT_STEP` visible slots, recorded when first needed.
+    There is a graph for each number of rows in `_GRAPH_ROWS` (rows beyond the live ones compute what nobody reads),
+    recorded when first needed.
     """
 
     def __init__(self, decoder: Decoder, rows: int, slots: int) -> None:
@@ -106,6 +130,11 @@ class GraphedDecodeBuffer(DecodeBuffer):
         self._logits_RV = torch.zeros(self.rows, decoder.lm_head.shape[0], dtype=torch.float32, device=device)
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._pool: Any = None
+        self._attend_newest = attention_kernel(decoder.device, decoder.dtype, decoder.group, decoder.head_dim)
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + self._logits_RV.nbytes
 
     def step(self, tokens_R: Tensor, positions_R: Tensor, slot: int) -> Tensor:
         count = tokens_R.numel()
@@ -113,30 +142,71 @@ class GraphedDecodeBuffer(DecodeBuffer):
         self._tokens_R[:count] = tokens_R
         self._positions_R[:count] = positions_R
         self._slot.fill_(slot)
-        rows, visible = self._round_up_rows(count), (slot // _SLOT_STEP + 1) * _SLOT_STEP
+        rows, visible = self._round_up_rows(count), self._round_up_slots(slot + 1)
         if (rows, visible) not in self._graphs:
 
             def step() -> None:
                 tokens_R, positions_R = self._tokens_R[:rows], self._positions_R[:rows]
-                self._logits_RV[:rows] = self._step(tokens_R, positions_R, self._slot, visible)
+                logits_RV = self._step(tokens_R, positions_R, self._slot, visible, self._attend(rows))
+                self._logits_RV[:rows] = logits_RV
 
             self._graphs[rows, visible] = self._record(step)
         self._graphs[rows, visible].replay()
         return self._logits_RV[:count]
 
+    def _attend(self, rows: int) -> Attend | None:
+        kernel = self._attend_newest
+        if kernel is None:
+            return None
+        mask_RS = self.mask_RS[:rows]
+        return lambda q, keys, values: kernel(q, keys, values, mask_RS, self._slot)
+
     def _record(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        # Recording wants every library warmed up, on a stream of its own.
+        # Recording needs every library warmed up, on a separate stream.
         side, current = torch.cuda.Stream(), torch.cuda.current_stream()
         side.wait_stream(current)
         with torch.cuda.stream(side):
             step()
         current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # Other threads (a loader that pins memory) may go on meanwhile.
+        # Other threads (a loader that pins memory) may continue meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             step()
         self._pool = graph.pool()
         return graph
 
     def _round_up_rows(self, rows: int) -> int:
-        return next((bucket for bucket in _GRAPH_ROWS if bucket >= rows), rows)
+        return graph_rows(rows)
+
+    def _round_up_slots(self, slots: int) -> int:
+        if self._attend_newest is not None:
+            return self.slots
+        return min(self.slots, -(-slots // _GRAPH_SLOT_STEP) * _GRAPH_SLOT_STEP)
+
+
+@cache
+def attention_kernel(
+    device: torch.device, dtype: torch.dtype, group: int, head_dim: int
+) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+    """`attend_newest` where it runs for such heads on this device, else None; tried once."""
+    if head_dim < 16 or head_dim & (head_dim - 1):
+        return None
+    try:
+        from naturelm.engine.attention import attend_newest
+
+        q_RHGK = torch.ones(1, 1, group, head_dim, dtype=dtype, device=device)
+        keys_RHSK = torch.ones(1, 1, SLOT_STEP, head_dim, dtype=dtype, device=device)
+        mask_RS = torch.ones(1, SLOT_STEP, dtype=torch.bool, device=device)
+        slot = torch.zeros(1, dtype=torch.int64, device=device)
+        attended = attend_newest(q_RHGK, keys_RHSK, keys_RHSK, mask_RS, slot)
+        works = bool((attended == 1).all())
+    except Exception as error:  # Triton and the compilers behind it raise many kinds of errors
+        if is_out_of_memory(error):
+            raise
+        _LOG.warning(
+            "no decoding kernel here (%s: %s); PyTorch's attention decodes",
+            type(error).__name__,
+            first_line(error),
+        )
+        return None
+    return attend_newest if works else None

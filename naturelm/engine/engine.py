@@ -18,13 +18,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from naturelm.engine.buffer import DecodeBuffer
 from naturelm.engine.decoder import Decoder
+from naturelm.engine.memory import (
+    PREFILL_TOKENS,
+    BatchNeeds,
+    free_bytes,
+    plan_batch,
+    too_little,
+    wait_for_memory,
+)
 from naturelm.engine.queries import EngineQuery
 from naturelm.engine.search import Choice, Prompts, search_beams, search_one
 from naturelm.engine.trie import LabelScores, LabelTrie, score_labels
-from naturelm.errors import NaturelmError
+from naturelm.errors import NaturelmError, is_out_of_memory
 from naturelm.models.answer import Answer
 from naturelm.models.base import Classifier, LanguageModel, require_language_model
 from naturelm.models.parts.linear import quicken
@@ -35,13 +44,13 @@ CPU_BATCH_SIZE = 32
 _CPU_ENCODE_AT_ONCE = 16
 # Most windows heard at once on a GPU. Decoding is bound by arithmetic from some 190 rows on.
 GPU_BATCH_SIZE = 256
-# Share of the GPU's free memory that a batch may plan with; the rest is for what the estimate leaves out.
-_MEMORY_SHARE = 0.6
-# What encoding one window holds at its fullest, generously: frames, spectra, and attention masks of 12 heads.
-_ENCODE_BYTES = 64 << 20
+# What making the decoder takes beside the model's weights: merged matrices, and what joins them.
+_DECODER_SHARE = 0.25
+# Windows encoded at once on a GPU, always so many: one compilation serves all, and a row does not depend on others.
+_GPU_ENCODE_AT_ONCE = 32
 
 
-@dataclass
+@dataclass(eq=False)
 class _Asked:
     """A query as the engine works with it."""
 
@@ -50,7 +59,10 @@ class _Asked:
     rest: Tensor  # int64 [tokens]: what follows the part of the prompt that its head's queries share
     trie: LabelTrie | None
     text: Tensor  # int64 [tokens]: all of the prompt but the sound
-    prompt_tokens: int
+
+    def prompt_tokens(self, audio_tokens: int) -> int:
+        """Tokens of the whole prompt, with so many of sound."""
+        return self.text.numel() + audio_tokens
 
 
 @dataclass
@@ -90,11 +102,17 @@ class Engine:
         Makes tokens of the prompt's text and of the answer so far less likely; 1 is none. Not with several beams.
     pad_to_window : bool
         As of `LanguageModel.encode_features`: false takes sound at its own length.
+    weights : str
+        How the language model's matrices are stored: ``"plain"``, in the model's type, or ``"fp8"``.
+    take_weights : bool
+        The model is used by this engine alone: its adapters are merged in place, for good, and what the engine stores
+        otherwise is freed. Without it, merged matrices are stored beside the model's own.
 
     Raises
     ------
     NaturelmError
-        No queries, a setting is out of range, or the model is a classifier.
+        No queries, a setting is out of range, the model is a classifier, or the device cannot use such weights or has
+        too little memory.
     """
 
     def __init__(
@@ -111,6 +129,8 @@ class Engine:
         top_p: float = 1.0,
         repetition_penalty: float = 1.0,
         pad_to_window: bool = True,
+        weights: str = "plain",
+        take_weights: bool = False,
     ) -> None:
         if num_beams < 1 or (batch_size is not None and batch_size < 1):
             raise NaturelmError(
@@ -142,9 +162,13 @@ class Engine:
         # The language model runs in the decoder below; in its own place it stays the plain path, as it was.
         for module in model.audio_modules():
             quicken(module)
-        self._decoder = Decoder(model.merged_language_model())
+        if take_weights:
+            model.merge_adapters()
+        self._decoder = self._make_decoder(weights, release=take_weights)
         self._device = self._decoder.device
         self._buffer: DecodeBuffer | None = None
+        self._encode_bytes = 0
+        self._has_waited = False
         # Parts of a batch side by side, one thread each: many small operations gain little from two threads.
         self._cpu_encoders = ThreadPoolExecutor(
             torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
@@ -175,9 +199,8 @@ class Engine:
             for i in members:
                 query, tail = queries[i], tokens[i].tail
                 trie = LabelTrie(query.labels, self.model.text_tokens) if query.labels else None
-                prompt_tokens = len(head) + self.model.audio_tokens + len(tail)
                 rest, text = self._ids(tail[len(shared) :]), self._ids((*head, *tail))
-                group.asked.append(_Asked(i, query, rest, trie, text, prompt_tokens))
+                group.asked.append(_Asked(i, query, rest, trie, text))
             self._heads.append(group)
         self.queries = tuple(queries)
         self.batch_size = self._given_batch_size or self._find_batch_size()
@@ -253,7 +276,7 @@ class Engine:
         return counts[1] > counts[0]
 
     def _batches(self, waveforms_BS: Tensor) -> Iterator[list[list[Answer]]]:
-        """Answers batch by batch; while one is answered the next is encoded, on a GPU in a stream of its own."""
+        """Answers batch by batch; while one is answered the next is encoded, on a GPU in a separate stream."""
         done, encoded = 0, None
         while done < len(waveforms_BS):
             batch_BS = waveforms_BS[done : done + self.batch_size]
@@ -263,28 +286,53 @@ class Engine:
                 overlap = self._encode_stream is not None and len(after_BS) > 0
                 encoded = self._encode_aside(after_BS) if overlap else None
                 answers = self._answer_batch(batch_BS, audio_BAD)
-            except torch.OutOfMemoryError:
-                if self.batch_size == 1:
+            except Exception as error:  # memory runs out by many names
+                last_one = len(batch_BS) == 1
+                if not is_out_of_memory(error) or (last_one and self._device.type != "cuda"):
                     raise
-                self.batch_size = max(1, len(batch_BS) // 2)
                 encoded, self._buffer = None, None
             else:
                 done += len(batch_BS)
                 yield answers
                 continue
             # Outside the handler: there the traceback still holds the failed batch's tensors.
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-                torch.cuda.empty_cache()
+            self._free_memory()
+            if last_one:
+                self._wait_for_one_window()
+            self.batch_size = max(1, len(batch_BS) // 2)
+
+    def _free_memory(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+            torch.cuda.empty_cache()
+
+    def _wait_for_one_window(self) -> None:
+        """Wait for the memory of a batch of one window, which has just run out.
+
+        Raises
+        ------
+        OutOfMemory
+            It has not come back.
+        """
+        needed = self._needs().bytes_of(1)
+        if self._has_waited or not wait_for_memory(needed, self._free_bytes):
+            raise too_little(needed, self._free_bytes())
+        # Enough was reported free, and yet it ran out: a second time this is not waited for.
+        self._has_waited = True
 
     def encode(self, waveforms_BS: Tensor) -> Tensor:
         """Audio tokens of a batch, as the engine's language model takes them: ``[windows, tokens, width]``."""
-        if self._encode_stream is not None:
-            waveforms_BS = waveforms_BS.pin_memory() if waveforms_BS.device.type == "cpu" else waveforms_BS
-            waveforms_BS = waveforms_BS.to(self._device, non_blocking=True)
-            return self.model.encode_audio(waveforms_BS, self.pad_to_window).to(self._decoder.dtype)
-        parts = waveforms_BS.split(_CPU_ENCODE_AT_ONCE)
-        return torch.cat(list(self._cpu_encoders.map(self._encode_part, parts)))
+        if self._encode_stream is None:
+            parts = waveforms_BS.split(_CPU_ENCODE_AT_ONCE)
+            return torch.cat(list(self._cpu_encoders.map(self._encode_part, parts)))
+        waveforms_BS = waveforms_BS.pin_memory() if waveforms_BS.device.type == "cpu" else waveforms_BS
+        waveforms_BS = waveforms_BS.to(self._device, non_blocking=True)
+        return torch.cat([self._encode_padded(part) for part in waveforms_BS.split(_GPU_ENCODE_AT_ONCE)])
+
+    def _encode_padded(self, waveforms_BS: Tensor) -> Tensor:
+        windows = len(waveforms_BS)
+        waveforms_BS = F.pad(waveforms_BS, (0, 0, 0, _GPU_ENCODE_AT_ONCE - windows))
+        return self.model.encode_audio(waveforms_BS, self.pad_to_window)[:windows].to(self._decoder.dtype)
 
     @torch.inference_mode()
     def _encode_part(self, waveforms_BS: Tensor) -> Tensor:
@@ -304,59 +352,177 @@ class Engine:
         return audio_BAD
 
     def _find_batch_size(self) -> int:
+        """What the free memory holds: encoding is measured by running it once, the rest follows from shapes."""
         if self._device.type != "cuda":
             return CPU_BATCH_SIZE
-        free_bytes, _ = torch.cuda.mem_get_info(self._device)
-        free_bytes += torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        decoder = self._decoder
-        window_bytes = _ENCODE_BYTES
-        for asked in self._all_asked():
-            rows = self.num_beams if asked.trie is None else 1
-            slots = asked.prompt_tokens + (asked.query.max_new_tokens if asked.trie is None else 256)
-            # Keys and values (and once more what queries share), float32 logits (beside a copy or two), and what a
-            # prompt's widest layer holds.
-            window_bytes += (rows * slots + asked.prompt_tokens) * decoder.kv_bytes
-            window_bytes += rows * 12 * decoder.lm_head.shape[0]
-            window_bytes += 6 * asked.prompt_tokens * decoder.mlp_width * decoder.dtype.itemsize
-        return int(min(GPU_BATCH_SIZE, max(1, _MEMORY_SHARE * free_bytes // window_bytes)))
+        if self._encode_bytes == 0:
+            self._encode_bytes = self._measure_encoding()
+        needs = self._needs()
+        batch_size = plan_batch(self._free_bytes(), needs, GPU_BATCH_SIZE)
+        if batch_size == 0:
+            if not wait_for_memory(needs.bytes_of(1), self._free_bytes):
+                raise too_little(needs.bytes_of(1), self._free_bytes())
+            batch_size = plan_batch(self._free_bytes(), needs, GPU_BATCH_SIZE)
+        return batch_size
+
+    def _measure_encoding(self) -> int:
+        """Bytes that encoding one part takes at its fullest."""
+        silence_BS = torch.zeros(1, self.model.natural_window_samples, device=self._device)
+        for _ in range(2):  # the first time compiles, and makes what is kept
+            self._free_memory()
+            before = torch.cuda.memory_allocated(self._device)
+            torch.cuda.reset_peak_memory_stats(self._device)
+            try:
+                self.encode(silence_BS)
+            except Exception as error:  # as in `_batches`
+                if not is_out_of_memory(error):
+                    raise
+                # Half of it is free at most: the plan refuses, and names what one window needs.
+                return 2 * self._free_bytes()
+        return torch.cuda.max_memory_allocated(self._device) - before
+
+    def _needs(self) -> BatchNeeds:
+        decoder, model = self._decoder, self.model
+        asked = list(self._all_asked())
+        free = [one for one in asked if one.trie is None]
+        itemsize, width = decoder.dtype.itemsize, decoder.embedding.shape[1]
+        sound_bytes = model.natural_window_samples * 4 + model.audio_tokens * width * itemsize
+        # Gate, up and their product; the residual stream, its norm, and what attention reads and writes.
+        token_bytes = (3 * decoder.mlp_width + 8 * width) * itemsize
+        return BatchNeeds(
+            encode_bytes=self._encode_bytes,
+            window_bytes=2 * sound_bytes,
+            rows_per_window=len(free) * self.num_beams,
+            slots=self._slots(free, model.audio_tokens),
+            kv_bytes=decoder.kv_bytes,
+            vocabulary=decoder.lm_head.shape[0],
+            prompt_tokens=max(one.prompt_tokens(model.audio_tokens) for one in asked),
+            token_bytes=token_bytes,
+            list_window_bytes=max(
+                (self._list_bytes(one, token_bytes) for one in asked if one.trie is not None), default=0
+            ),
+        )
+
+    def _list_bytes(self, asked: _Asked, token_bytes: int) -> int:
+        """What a closed list takes for each window, apart from logits."""
+        assert asked.trie is not None
+        decoder, nodes = self._decoder, asked.trie.nodes_at_once
+        slots = asked.prompt_tokens(self.model.audio_tokens) + asked.trie.size
+        # The prompt's keys and values, and once more while the buffer of the nodes grows.
+        kept = 2 * slots * decoder.kv_bytes
+        # Activations of the nodes, and what each sees: as truth and as numbers.
+        return kept + nodes * (token_bytes + slots * decoder.group * (1 + decoder.dtype.itemsize))
+
+    def _free_bytes(self) -> int:
+        """Free memory, and that of the buffer, which the next batch uses again."""
+        return free_bytes(self._device) + (0 if self._buffer is None else self._buffer.nbytes)
+
+    def _make_decoder(self, weights: str, release: bool) -> Decoder:
+        """The language model, ready to run; memory that other programs hold is waited for once."""
+        device = self.model.device
+        for attempt in range(2):
+            try:
+                return Decoder(self.model.merged_language_model(), weights, release)
+            except Exception as error:  # as in `_batches`
+                if not is_out_of_memory(error) or device.type != "cuda":
+                    raise
+            torch.cuda.empty_cache()
+            needed = int(_DECODER_SHARE * sum(p.nbytes for p in self.model.parameters()))
+            if attempt or not wait_for_memory(needed, lambda: free_bytes(device)):
+                break
+        raise too_little(needed, free_bytes(device))
+
+    @staticmethod
+    def _slots(free: Sequence[_Asked], audio_tokens: int) -> int:
+        """Slots of a row: the longest prompt, and after it the longest answer."""
+        prompt_slots = max((one.prompt_tokens(audio_tokens) for one in free), default=0)
+        return prompt_slots + max((one.query.max_new_tokens for one in free), default=0)
 
     # -- one batch ---------------------------------------------------------------------------------------------
 
     def _answer_batch(self, waveforms_BS: Tensor, audio_BAD: Tensor) -> list[list[Answer]]:
         answers: list[list[Any]] = [[None] * len(self.queries) for _ in range(len(audio_BAD))]
-        free: list[tuple[_Asked, Tensor, Tensor]] = []
+        free = [asked for asked in self._all_asked() if asked.trie is None]
+        buffer = self._buffer_for(
+            len(audio_BAD) * len(free) * self.num_beams, self._slots(free, audio_BAD.shape[1])
+        )
+        hidden: dict[int, Tensor] = {}
         for head in self._heads:
-            prefix_kv, prefix_hidden_BD = self._read_sound(head, audio_BAD)
+            prefix_kv, prefix_hidden_BD = self._read_sound(head, audio_BAD, buffer, free)
             for asked in head.asked:
-                if asked.trie is None:
-                    free.append((asked, prefix_kv, prefix_hidden_BD))
+                if asked.trie is not None:
+                    for window, answer in enumerate(self._choose_labels(asked, prefix_kv, prefix_hidden_BD)):
+                        answers[window][asked.index] = answer
                     continue
-                for window, answer in enumerate(self._choose_labels(asked, prefix_kv, prefix_hidden_BD)):
-                    answers[window][asked.index] = answer
-        if free:
-            for (asked, _, _), column in zip(free, self._generate(free, waveforms_BS), strict=True):
+                assert buffer is not None
+                kv = self._rows_of(asked, free, buffer, len(audio_BAD))
+                hidden[asked.index] = self._read_rest(asked, kv, prefix_kv, prefix_hidden_BD)
+        if buffer is not None:
+            hidden_RD = torch.cat([hidden[asked.index] for asked in free])
+            columns = self._generate(free, buffer, hidden_RD, audio_BAD.shape[1], waveforms_BS)
+            for asked, column in zip(free, columns, strict=True):
                 for window, answer in enumerate(column):
                     answers[window][asked.index] = answer
         return answers
 
-    def _read_sound(self, head: _Head, audio_BAD: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of head, sound and what the head's queries share after it; and the last hidden state."""
+    def _buffer_for(self, rows: int, slots: int) -> DecodeBuffer | None:
+        """The decode buffer, made anew where the last one is too small; None where nothing is generated."""
+        if rows == 0:
+            return None
+        if self._buffer is None or not self._buffer.fits(rows, slots):
+            self._buffer = None  # the old one's memory goes before the new one's comes
+            self._buffer = DecodeBuffer.on(self._decoder, rows, slots)
+        return self._buffer
+
+    @staticmethod
+    def _rows_of(asked: _Asked, free: Sequence[_Asked], buffer: DecodeBuffer, windows: int) -> Tensor:
+        """The buffer's rows of one query."""
+        number = free.index(asked)
+        return buffer.kv[:, :, number * windows : (number + 1) * windows]
+
+    def _read_sound(
+        self, head: _Head, audio_BAD: Tensor, buffer: DecodeBuffer | None, free: Sequence[_Asked]
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of head, sound and what the head's queries share after it; and the last hidden state.
+
+        They are read where the head's first free query will decode, so that one query needs no copy.
+        """
         decoder = self._decoder
         windows, head_tokens = audio_BAD.shape[0], head.kv.shape[-2]
         shared_BTD = decoder.embed(head.shared).expand(windows, -1, -1)
         x_BTD = torch.cat([audio_BAD, shared_BTD], dim=1)
-        kv = decoder.new_kv(windows, head_tokens + x_BTD.shape[1])
+        tokens = head_tokens + x_BTD.shape[1]
+        first = next((asked for asked in head.asked if asked.trie is None), None)
+        if first is not None:
+            assert buffer is not None
+            kv = self._rows_of(first, free, buffer, windows)[..., :tokens, :]
+        else:
+            kv = decoder.new_kv(windows, tokens)
         kv[..., :head_tokens, :] = head.kv
-        return kv, decoder.prefill(x_BTD, kv, head_tokens)[:, -1]
+        return kv, self._prefill(x_BTD, kv, head_tokens)
 
     def _read_rest(self, asked: _Asked, kv: Tensor, prefix_kv: Tensor, prefix_hidden_BD: Tensor) -> Tensor:
-        """Read what is left of a query's prompt into `kv`, after a copy of the prefix; the last hidden state."""
+        """Read what is left of a query's prompt into `kv`, after the prefix; the last hidden state."""
         prefix_tokens = prefix_kv.shape[-2]
-        kv[..., :prefix_tokens, :] = prefix_kv
+        if kv.data_ptr() != prefix_kv.data_ptr():
+            kv[..., :prefix_tokens, :] = prefix_kv
         if asked.rest.numel() == 0:
             return prefix_hidden_BD
         x_BTD = self._decoder.embed(asked.rest).expand(kv.shape[2], -1, -1)
-        return self._decoder.prefill(x_BTD, kv, prefix_tokens)[:, -1]
+        return self._prefill(x_BTD, kv, prefix_tokens)
+
+    def _prefill(self, x_BTD: Tensor, kv: Tensor, start: int) -> Tensor:
+        """The last hidden state ``[B, D]`` of tokens after `start` others; windows in parts that bound the memory."""
+        at_once = max(1, PREFILL_TOKENS // x_BTD.shape[1])
+        parts = range(0, len(x_BTD), at_once)
+        return torch.cat(
+            [
+                self._decoder.prefill(x_BTD[part : part + at_once], kv[:, :, part : part + at_once], start)[
+                    :, -1
+                ]
+                for part in parts
+            ]
+        )
 
     def _choose_labels(self, asked: _Asked, prefix_kv: Tensor, prefix_hidden_BD: Tensor) -> list[Answer]:
         assert asked.trie is not None
@@ -380,45 +546,35 @@ class Engine:
         )
 
     def _generate(
-        self, free: list[tuple[_Asked, Tensor, Tensor]], waveforms_BS: Tensor
+        self,
+        free: Sequence[_Asked],
+        buffer: DecodeBuffer,
+        hidden_RD: Tensor,
+        audio_tokens: int,
+        waveforms_BS: Tensor,
     ) -> list[list[Answer]]:
         """Free answers to several queries, for each query one per window; all rows decode together."""
-        decoder = self._decoder
-        windows = free[0][1].shape[2]
-        rows = windows * len(free)
-        # Not as planned: sound that keeps its length becomes more or fewer tokens.
-        prompt_tokens = [prefix_kv.shape[-2] + asked.rest.numel() for asked, prefix_kv, _ in free]
-        prompt_slots = max(prompt_tokens)
-        slots = prompt_slots + max(asked.query.max_new_tokens for asked, _, _ in free)
-        if self._buffer is None or not self._buffer.fits(rows * self.num_beams, slots):
-            self._buffer = None  # the old one's memory goes before the new one's comes
-            self._buffer = DecodeBuffer.on(decoder, rows * self.num_beams, slots)
-        buffer = self._buffer
-
-        hidden = []
-        for number, (asked, prefix_kv, prefix_hidden_BD) in enumerate(free):
+        rows = len(hidden_RD)
+        windows = rows // len(free)
+        prompt_tokens = [asked.prompt_tokens(audio_tokens) for asked in free]
+        for number, tokens in enumerate(prompt_tokens):
             own = slice(number * windows, (number + 1) * windows)
-            hidden.append(self._read_rest(asked, buffer.kv[:, :, own], prefix_kv, prefix_hidden_BD))
-            buffer.mask_RS[own] = torch.arange(buffer.slots, device=self._device) < prompt_tokens[number]
+            buffer.mask_RS[own] = torch.arange(buffer.slots, device=self._device) < tokens
         prompts = Prompts(
-            logits_RV=decoder.logits(torch.cat(hidden)).float(),
+            logits_RV=self._decoder.logits(hidden_RD).float(),
             positions_R=self._ids(prompt_tokens).repeat_interleave(windows),
-            slots=prompt_slots,
-            limits_R=self._ids([asked.query.max_new_tokens for asked, _, _ in free]).repeat_interleave(
-                windows
-            ),
+            slots=max(prompt_tokens),
+            limits_R=self._ids([asked.query.max_new_tokens for asked in free]).repeat_interleave(windows),
         )
         ends = self.model.end_token_ids
         if self.num_beams > 1:
             found = search_beams(buffer, prompts, ends, self.num_beams)
         else:
-            draws_RT = (
-                self._draws([asked.query for asked, _, _ in free], waveforms_BS) if self.do_sample else None
-            )
+            draws_RT = self._draws([asked.query for asked in free], waveforms_BS) if self.do_sample else None
             choice = Choice(draws_RT, self.temperature, self.top_k, self.top_p, self.repetition_penalty)
             if self.repetition_penalty != 1.0:
                 choice.seen_RV = torch.zeros_like(prompts.logits_RV, dtype=torch.bool)
-                for number, (asked, _, _) in enumerate(free):
+                for number, asked in enumerate(free):
                     choice.seen_RV[number * windows : (number + 1) * windows, asked.text] = True
             found = search_one(buffer, prompts, ends, choice)
         answers = [self.model.make_answer(row.token_ids, row.log_probs) for row in found]

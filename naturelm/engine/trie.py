@@ -35,7 +35,7 @@ _WHOLE_NODES = 96
 _WAVE_NODES = 16
 _WAVE_SPAN = 7.0
 # Logits held at once, in numbers: a large vocabulary times many nodes would not fit.
-_LOGITS_AT_ONCE = 1 << 26
+LOGITS_AT_ONCE = 1 << 26
 _COMPACT_BELOW = 0.75
 
 
@@ -102,6 +102,11 @@ class LabelTrie:
         # Children of node n (the root's under index 0, node n's under n + 1), one after the other.
         self.children = np.argsort(self.parent, kind="stable")
         self.first_child = np.searchsorted(self.parent[self.children], np.arange(-1, self.size + 1))
+
+    @property
+    def nodes_at_once(self) -> int:
+        """Most nodes of one window that are read at once."""
+        return self.size if self.size <= _WHOLE_NODES else _WAVE_NODES
 
 
 @dataclass(frozen=True)
@@ -212,7 +217,7 @@ class _TrieSearch:
         device = self.decoder.device
         ends = torch.from_numpy(self.ends).to(device)
         all_children, all_owners = self._children_of(nodes)
-        step = max(1, _LOGITS_AT_ONCE // self.decoder.lm_head.shape[0])
+        step = max(1, LOGITS_AT_ONCE // self.decoder.lm_head.shape[0])
         for begin in range(0, len(nodes), step):
             part = slice(begin, begin + step)
             logits_NV = self.decoder.logits(hidden_ND[part]).float()

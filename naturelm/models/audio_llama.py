@@ -77,6 +77,7 @@ class AudioLlama(LanguageModel):
         self.sample_rate_hz = config.sample_rate_hz
         self.layout: PromptLayout | SoundFirstLayout = PromptLayout(config.prompt_template)
         self._merging_alpha = 1.0
+        self._is_merged = False
         self._text = TextTokenizer(tokenizer)
         self._decoder = AnswerDecoder(tokenizer)
         self.make_audio_branch(llama.config.hidden_size)
@@ -232,6 +233,10 @@ class AudioLlama(LanguageModel):
     ) -> None:
         from safetensors.torch import save_file
 
+        if self._is_merged:
+            raise NaturelmError(
+                f"{directory}: the adapters have been merged for good and cannot be saved; load the model again"
+            )
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         values = self.config.to_dict()
@@ -532,12 +537,24 @@ class AudioLlama(LanguageModel):
             raise NaturelmError(
                 f"merging_alpha is {value}; give a number from 0 (base LLM) to 1 (as trained)"
             )
+        if self._is_merged and value != self._merging_alpha:
+            raise NaturelmError(
+                f"merging_alpha is {value}, and the adapters have been merged for good at {self._merging_alpha:g}; "
+                "load the model again"
+            )
         lora.set_share(self.llama, value, self.config.lora_alpha, self.config.lora_rank)
         self._merging_alpha = float(value)
 
     def merged_language_model(self, dtype: torch.dtype | None = None) -> LlamaForCausalLM:
         scale = self.merging_alpha * self.config.lora_alpha / self.config.lora_rank
-        return lora.plain_llama(self.language_model, scale, dtype)
+        return lora.plain_llama(self.language_model, None if self._is_merged else scale, dtype)
+
+    def merge_adapters(self) -> None:
+        if not self._is_merged:
+            lora.merge(
+                self.language_model, self.merging_alpha * self.config.lora_alpha / self.config.lora_rank
+            )
+            self._is_merged = True
 
     def _fit_embedding(self, tensors: Mapping[str, Tensor]) -> None:
         """Releases may embed one token ([PAD]) more than the base LLM; it is kept, and never generated."""

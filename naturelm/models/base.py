@@ -341,7 +341,14 @@ class LanguageModel(AudioModel, nn.Module):
         """A plain Llama for inference, the adapters added at the current `merging_alpha`.
 
         The sum is formed in float32 and then cast, by default to the base's type. This model stays as it is;
-        tensors without adapters are shared with it.
+        parameters without adapters are shared with it.
+        """
+
+    @abstractmethod
+    def merge_adapters(self) -> None:
+        """Add the adapters to the base for good at the current `merging_alpha`, which then stays as it is.
+
+        The sum is that of `merged_language_model`, which after this shares all its tensors with this model.
         """
 
     @abstractmethod

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from naturelm.engine import engine as engine_module
 from naturelm.engine.buffer import DecodeBuffer, GraphedDecodeBuffer
 from naturelm.engine.decoder import Decoder
 from naturelm.engine.engine import Engine
@@ -181,29 +183,153 @@ def test_other_queries_can_be_asked_of_the_same_engine() -> None:
     assert_same(engine.answer(windows()[:1])[0][1], plain(0, PROMPTS[3], 12, 1))
 
 
-def test_running_out_of_memory_halves_the_batch_and_loses_no_window() -> None:
-    class Crowded:
-        """A model whose device holds two windows."""
+class Crowded:
+    """A model whose device has room for so many windows."""
 
-        def __init__(self, within: NatureLM) -> None:
-            self._within = within
-            self.refused: list[int] = []
+    def __init__(self, within: NatureLM, room: int, error: Exception) -> None:
+        self._within, self.room, self._error = within, room, error
+        self.refused: list[int] = []
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._within, name)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._within, name)
 
-        def encode_audio(self, waveforms_BS: torch.Tensor, pad_to_window: bool) -> torch.Tensor:
-            if len(waveforms_BS) > 2:
-                self.refused.append(len(waveforms_BS))
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return self._within.encode_audio(waveforms_BS, pad_to_window)
+    def encode_audio(self, waveforms_BS: torch.Tensor, pad_to_window: bool) -> torch.Tensor:
+        if len(waveforms_BS) > self.room:
+            self.refused.append(len(waveforms_BS))
+            raise self._error
+        return self._within.encode_audio(waveforms_BS, pad_to_window)
 
-    crowded = Crowded(early_ending_model())
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: out of memory (cudaErrorMemoryAllocation)"),
+        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+    ],
+    ids=["allocator", "driver", "cublas"],
+)
+def test_running_out_of_memory_halves_the_batch_and_loses_no_window(error: Exception) -> None:
+    crowded = Crowded(early_ending_model(), 2, error)
     engine = Engine(crowded, [EngineQuery(PROMPTS[0], 12)], batch_size=6)  # type: ignore[arg-type]
     for window, row in enumerate(engine.answer(windows())):
         assert_same(row[0], plain(window, PROMPTS[0], 12, 1))
     assert crowded.refused == [6, 3]
     assert engine.batch_size == 1
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    crowded = Crowded(early_ending_model(), 2, RuntimeError("device-side assert"))
+    engine = Engine(crowded, [EngineQuery(PROMPTS[0], 12)], batch_size=6)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        engine.answer(windows())
+    assert crowded.refused == [6]
+
+
+def test_a_single_window_that_does_not_fit_is_waited_for_and_then_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crowded = Crowded(early_ending_model(), 0, torch.OutOfMemoryError("CUDA out of memory"))
+    engine = Engine(crowded, [EngineQuery(PROMPTS[0], 12)], batch_size=2)  # type: ignore[arg-type]
+    waits: list[int] = []
+
+    def wait(needed: int, free: Callable[[], int]) -> bool:
+        waits.append(needed)
+        crowded.room = 1 if comes_back else 0
+        return comes_back
+
+    monkeypatch.setattr(engine, "_device", SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(engine, "_free_memory", lambda: None)
+    monkeypatch.setattr(engine_module, "free_bytes", lambda device: 0)
+    monkeypatch.setattr(engine_module, "wait_for_memory", wait)
+    monkeypatch.setattr(engine, "_ids", lambda values: torch.tensor(values))
+    comes_back = False
+    with pytest.raises(NaturelmError, match=r"one window needs .* and 0.0 GB are free"):
+        engine.answer(windows()[:2])
+    assert crowded.refused == [2, 1]
+    comes_back = True
+    monkeypatch.setattr(engine, "_device", torch.device("cpu"))
+    assert_same(
+        Engine(early_ending_model(), engine.queries).answer(windows()[:1])[0][0], plain(0, PROMPTS[0], 12, 1)
+    )
+
+
+# -- weights -------------------------------------------------------------------------------------------------------
+
+
+def stored_bytes(*holders: object) -> int:
+    """Bytes of all tensors that objects hold, each part of a storage once."""
+    spans: set[tuple[int, int]] = set()
+    for holder in holders:
+        tensors = (
+            [*holder.parameters(), *holder.buffers()]
+            if isinstance(holder, torch.nn.Module)
+            else list(_tensors_in(vars(holder).values()))
+        )
+        spans |= {
+            (t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()) for t in tensors if t.numel()
+        }
+    return sum(size for _, size in spans)
+
+
+def _tensors_in(values: Any) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _tensors_in(value)
+        elif type(value).__module__ in ("naturelm.engine.decoder", "naturelm.models.parts.weights"):
+            found += _tensors_in(vars(value).values()) if hasattr(value, "__dict__") else []
+    return found
+
+
+def test_an_engine_that_takes_the_weights_stores_none_of_them_twice() -> None:
+    taken = NatureLM.from_pretrained(SMALL_MODEL)
+    before = stored_bytes(taken)
+    engine = Engine(taken, [EngineQuery(PROMPTS[0], 12)], take_weights=True)
+    assert stored_bytes(taken, engine.decoder) == before
+
+
+def test_an_engine_that_shares_its_model_stores_only_what_is_merged_beside_it() -> None:
+    shared = NatureLM.from_pretrained(SMALL_MODEL)
+    before = stored_bytes(shared)
+    engine = Engine(shared, [EngineQuery(PROMPTS[0], 12)])
+    merged = sum(
+        parameter.nbytes for name, parameter in shared.named_parameters() if "base_layer.weight" in name
+    )
+    assert merged > 0
+    assert stored_bytes(shared, engine.decoder) == before + merged
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_an_engine_that_takes_the_weights_answers_the_same_and_leaves_the_model_as_quick(
+    alpha: float,
+) -> None:
+    queries = [EngineQuery(prompt, 12) for prompt in PROMPTS[:2]]
+    expected = Engine(NatureLM.from_pretrained(SMALL_MODEL, merging_alpha=alpha), queries).answer(
+        windows()[:3]
+    )
+    taken = NatureLM.from_pretrained(SMALL_MODEL, merging_alpha=alpha)
+    answers = Engine(taken, queries, take_weights=True).answer(windows()[:3])
+    again = Engine(taken, queries, take_weights=True).answer(windows()[:3])
+    for rows in zip(answers, again, expected, strict=True):
+        for ours, second, theirs in zip(*rows, strict=True):
+            assert_same(ours, theirs)
+            assert_same(second, theirs)
+    # The plain path too: the adapters' product is in the base now, and no longer added.
+    waveforms = torch.from_numpy(windows()[:1])
+    assert_same(taken.generate(waveforms, [PROMPTS[0]], max_new_tokens=12, num_beams=1)[0], expected[0][0])
+
+
+def test_a_model_whose_weights_were_taken_is_neither_merged_differently_nor_saved(tmp_path: Path) -> None:
+    taken = NatureLM.from_pretrained(SMALL_MODEL)
+    Engine(taken, [EngineQuery(PROMPTS[0], 12)], take_weights=True)
+    taken.merging_alpha = 1.0
+    with pytest.raises(NaturelmError, match="merged for good at 1; load the model again"):
+        taken.merging_alpha = 0.5
+    with pytest.raises(NaturelmError, match="merged for good and cannot be saved"):
+        taken.save_pretrained(tmp_path / "saved")
 
 
 @pytest.mark.parametrize(
@@ -216,6 +342,7 @@ def test_running_out_of_memory_halves_the_batch_and_loses_no_window() -> None:
         (lambda: Engine(model(), [EngineQuery("Anything?")], batch_size=0), "batch_size 0"),
         (lambda: Engine(model(), [EngineQuery("Anything?")], num_beams=2, do_sample=True), "one beam"),
         (lambda: Engine(model(), [EngineQuery("Anything?")], temperature=0.0), "temperature is 0"),
+        (lambda: Engine(model(), [EngineQuery("Anything?")], weights="fp8"), "'fp8' need a GPU"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(make: Callable[[], object], words: str) -> None:

@@ -140,7 +140,7 @@ def test_any_list_read_in_any_waves_scores_as_each_label_by_itself(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_labels, "_WHOLE_NODES", whole)
         patch.setattr(engine_labels, "_WAVE_NODES", wave)
-        patch.setattr(engine_labels, "_LOGITS_AT_ONCE", 384 * 7)
+        patch.setattr(engine_labels, "LOGITS_AT_ONCE", 384 * 7)
         assert_exact(tuple(labels), top_k, batch_size)
 
 

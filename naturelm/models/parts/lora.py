@@ -110,7 +110,7 @@ def _scale_output(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
 def plain_llama(
     adapted: LlamaForCausalLM, scale: float | None = None, dtype: torch.dtype | None = None
 ) -> LlamaForCausalLM:
-    """A Llama without adapters, for inference; tensors that stay as they are shared with the one given.
+    """A Llama without adapters, for inference; parameters that stay as they are, are those of the one given.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def plain_llama(
     """
     dtype = dtype or adapted.dtype
     tensors: dict[str, Tensor] = {}
-    for name, tensor in adapted.state_dict().items():
+    for name, tensor in adapted.state_dict(keep_vars=True).items():
         if any(part in name for part in _PARTS):
             continue
         if scale is not None and ".base_layer." in name:
@@ -138,6 +138,15 @@ def plain_llama(
     plain.model.rotary_emb = adapted.model.rotary_emb
     plain.generation_config = adapted.generation_config
     return plain.eval()
+
+
+@torch.no_grad()
+def merge(adapted: LlamaForCausalLM, scale: float) -> None:
+    """Add the adapters' product, times `scale`, to the base's weights for good; the adapters become zero."""
+    for layer in adapter_layers(adapted):
+        weight = cast(nn.Linear, layer.base_layer).weight
+        weight.data = (weight.data.float() + scale * _product(layer)).to(weight.dtype)
+        cast(nn.Linear, cast(nn.ModuleDict, layer.lora_B)[_ADAPTER]).weight.zero_()
 
 
 def _product(layer: nn.Module) -> Tensor:

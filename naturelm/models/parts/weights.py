@@ -1,0 +1,149 @@
+"""How the language model's matrices are stored, and multiplied with: one kind for a whole model.
+
+A product has two halves, so that a GPU can fuse the first one with what computes its rows (a norm, an activation):
+`prepare` turns rows into what the kind multiplies (for FP8: numbers and a scale for each row), `multiply` is the
+matrix product. A kind is three small functions and what it needs of a device; the decoder knows no kind.
+
+Axes: N rows · I inputs · O outputs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from naturelm.errors import NaturelmError
+from naturelm.models.parts.linear import linear
+
+FP8 = torch.float8_e4m3fn
+FP8_LARGEST = torch.finfo(FP8).max
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A weight matrix as a kind stores it.
+
+    Attributes
+    ----------
+    values : Tensor
+        ``[O, I]`` in the kind's type.
+    scales : Tensor, optional
+        float32 ``[O, 1]``: what the rows of `values` are multiplied by.
+    """
+
+    values: Tensor
+    scales: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes + (0 if self.scales is None else self.scales.nbytes)
+
+
+@dataclass(frozen=True)
+class WeightKind:
+    """A way to store matrices and to multiply by them.
+
+    Attributes
+    ----------
+    name : str
+        As an `Engine` is given it.
+    bytes_per_weight : float
+        Of the matrices of the language model's layers.
+    store : callable
+        ``Tensor [O, I] -> Stored``.
+    prepare : callable
+        ``Tensor [N, I] -> prepared``; elementwise within rows, so that it fuses.
+    multiply : callable
+        ``(prepared, Stored) -> Tensor [N, O]`` in the rows' type.
+    missing : callable
+        What the device lacks for this kind, in words, or None.
+    """
+
+    name: str
+    bytes_per_weight: float
+    store: Callable[[Tensor], Stored]
+    prepare: Callable[[Tensor], Any]
+    multiply: Callable[[Any, Stored], Tensor]
+    missing: Callable[[torch.device], str | None]
+
+
+def weight_kind(name: str, device: torch.device) -> WeightKind:
+    """The kind of that name, if the device can use it.
+
+    Raises
+    ------
+    NaturelmError
+        There is no such kind, or the device lacks what it needs.
+    """
+    if name not in WEIGHT_KINDS:
+        raise NaturelmError(f"weights are {name!r}; give {' or '.join(WEIGHT_KINDS)}")
+    kind = WEIGHT_KINDS[name]
+    missing = kind.missing(device)
+    if missing is not None:
+        raise NaturelmError(f"weights {name!r} need {missing}; give 'plain'")
+    return kind
+
+
+# -- plain: in the model's own type ------------------------------------------------------------------------
+
+
+def _multiply_plain(x_NI: Tensor, stored: Stored) -> Tensor:
+    return linear(x_NI, stored.values)
+
+
+def _as_it_is(x_NI: Tensor) -> Tensor:
+    return x_NI
+
+
+# -- FP8: numbers of 8 bits (4 of them exponent), one scale for each row of both factors --------------------------
+
+
+def quantize_rows(x_NI: Tensor) -> tuple[Tensor, Tensor]:
+    """FP8 numbers ``[N, I]`` and float32 scales ``[N, 1]`` whose product is the rows, to 4 significant bits."""
+    x_NI = x_NI.float()
+    # A row of zeros has scale 1, not 0, so that nothing is divided by zero.
+    largest_N1 = x_NI.abs().amax(dim=-1, keepdim=True)
+    scale_N1 = torch.where(largest_N1 > 0, largest_N1 / FP8_LARGEST, 1.0)
+    return (x_NI / scale_N1).clamp(-FP8_LARGEST, FP8_LARGEST).to(FP8), scale_N1
+
+
+def _store_fp8(weight_OI: Tensor) -> Stored:
+    return Stored(*quantize_rows(weight_OI))
+
+
+def _multiply_fp8(prepared: tuple[Tensor, Tensor], stored: Stored) -> Tensor:
+    x_NI, scale_N1 = prepared
+    assert stored.scales is not None
+    if x_NI.device.type == "cuda":
+        by_rows = F.ScalingType.RowWise
+        return F.scaled_mm(
+            x_NI,
+            stored.values.t(),
+            scale_N1,
+            by_rows,
+            stored.scales.t(),
+            by_rows,
+            output_dtype=torch.bfloat16,
+            use_fast_accum=True,
+        )
+    # The same numbers, multiplied in float32: how FP8 is checked where no card has it.
+    return ((x_NI.float() @ stored.values.float().t()) * scale_N1 * stored.scales.t()).to(torch.bfloat16)
+
+
+def _missing_for_fp8(device: torch.device) -> str | None:
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
+        return "a GPU of compute capability 8.9 or later (Ada, Hopper, Blackwell)"
+    if not hasattr(F, "scaled_mm"):
+        return f"a PyTorch with torch.nn.functional.scaled_mm, which {torch.__version__} lacks"
+    return None
+
+
+WEIGHT_KINDS: dict[str, WeightKind] = {
+    "plain": WeightKind("plain", 2.0, Stored, _as_it_is, _multiply_plain, lambda device: None),
+    "fp8": WeightKind("fp8", 1.0, _store_fp8, quantize_rows, _multiply_fp8, _missing_for_fp8),
+}
