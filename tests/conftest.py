@@ -42,6 +42,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.get_closest_marker("ray"))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to run for twice as long because groups are ignored: pytest-xdist appends them to the ids of tests."""
+    items = session.items
+    if hasattr(session.config, "workerinput") and items and not items[0].nodeid.endswith(_group(items[0])):
+        pytest.exit(
+            "pytest-xdist ignores groups with this pytest: install the versions in constraints.txt", 2
+        )
+
+
 def _group(item: pytest.Item) -> str:
     """What shares fixtures that are slow to make, such as Ray, the web app or a processed night."""
     if item.get_closest_marker("ray"):

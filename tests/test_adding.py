@@ -69,6 +69,7 @@ def test_a_module_in_the_folder_is_a_format_of_the_command_and_of_the_tests(copy
     assert int(re.search(r"(\d+) passed", tested)[1]) >= 5
 
 
+@pytest.mark.slow
 def test_a_folder_and_an_entry_are_a_model_that_is_found_and_answers_for_an_archive(copy):
     page = "contributing/adding-a-model.md"
     modules = files(page)

@@ -97,6 +97,7 @@ def test_what_windows_lacks_is_taken_from_this_package_and_from_no_other(
         assert python(code.format(statement, "torch.example"), tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 def test_an_archive_is_processed_and_read(workplace: Path) -> None:
     lines = [["process", "night", "--out", "tables", "--workers", "0"], *READING]
     done = python(DRIVER, workplace, json.dumps(lines))

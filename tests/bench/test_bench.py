@@ -66,6 +66,7 @@ def test_the_table_shows_rate_ratio_and_where_the_time_goes() -> None:
         assert name in shown
 
 
+@pytest.mark.slow
 def test_the_engine_is_measured_where_little_is_installed() -> None:
     absent = (
         "ray",
