@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 
 from naturelm.errors import NaturelmError
 from naturelm.models import presets
+from naturelm.models.parts.fbank import SAMPLE_RATE_HZ
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -51,7 +52,7 @@ class LanguageModelConfig:
     end_sym: str = "</s>"
     max_txt_len: int = 160
     window_s: float = 10.0
-    sample_rate_hz: int = 16000
+    sample_rate_hz: int = SAMPLE_RATE_HZ
     other: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import flex_attention
 
 from naturelm.models.parts.compiled import Compiled
-from naturelm.models.parts.fbank import beats_features, frame_count
+from naturelm.models.parts.fbank import SAMPLE_RATE_HZ, beats_features, frame_count
 from naturelm.models.parts.linear import linear
 
 
@@ -40,7 +40,7 @@ class BeatsConfig:
     dropout: float = 0.0
     encoder_layerdrop: float = 0.0
 
-    def patch_count(self, samples: int, sample_rate_hz: int = 16000) -> int:
+    def patch_count(self, samples: int, sample_rate_hz: int = SAMPLE_RATE_HZ) -> int:
         """Patches that so many samples give; a rest smaller than a patch is left out."""
         rows = frame_count(samples, sample_rate_hz) // self.input_patch_size
         return rows * (self.mel_bins // self.input_patch_size)

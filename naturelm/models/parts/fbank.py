@@ -17,6 +17,9 @@ from naturelm.models.parts.linear import linear
 FRAME_LENGTH_MS = 25
 FRAME_SHIFT_MS = 10
 PREEMPHASIS = 0.97
+SAMPLE_RATE_HZ = 16_000
+"""What BEATs, Whisper and spectrogram transformers were trained at; the default where a checkpoint states no rate."""
+
 LOW_FREQUENCY_HZ = 20.0
 INT16_SCALE = 32768.0
 WINDOWS = ("povey", "hanning")
@@ -28,7 +31,7 @@ BEATS_STD = 6.55582
 
 def fbank(
     waveforms_BS: Tensor,
-    sample_rate_hz: int = 16000,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
     mel_bins: int = 128,
     scale: float = INT16_SCALE,
     window: str = "povey",
@@ -85,7 +88,7 @@ def _log_mel(waveforms_BS: Tensor, sample_rate_hz: int, mel_bins: int, scale: fl
     return mel_BTM.clamp(min=torch.finfo(torch.float32).eps).log()
 
 
-def beats_features(waveforms_BS: Tensor, sample_rate_hz: int = 16000, mel_bins: int = 128) -> Tensor:
+def beats_features(waveforms_BS: Tensor, sample_rate_hz: int = SAMPLE_RATE_HZ, mel_bins: int = 128) -> Tensor:
     """The filterbank as BEATs takes it: ``fbank`` less its mean, over twice its standard deviation.
 
     Parameters and shapes as in :func:`fbank`.
@@ -93,7 +96,7 @@ def beats_features(waveforms_BS: Tensor, sample_rate_hz: int = 16000, mel_bins: 
     return (fbank(waveforms_BS, sample_rate_hz, mel_bins) - BEATS_MEAN) / (2 * BEATS_STD)
 
 
-def frame_count(samples: int, sample_rate_hz: int = 16000) -> int:
+def frame_count(samples: int, sample_rate_hz: int = SAMPLE_RATE_HZ) -> int:
     """Number of whole frames in so many samples."""
     frame = sample_rate_hz * FRAME_LENGTH_MS // 1000
     shift = sample_rate_hz * FRAME_SHIFT_MS // 1000

@@ -18,8 +18,8 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from naturelm.errors import NaturelmError
+from naturelm.models.parts.fbank import SAMPLE_RATE_HZ
 
-SAMPLE_RATE_HZ = 16000
 WINDOW_S = 30
 FFT_SIZE = 400
 HOP_SAMPLES = 160
