@@ -47,6 +47,8 @@ class DecodeBuffer:
         # Zeros, because attention multiplies what a mask hides by 0, and 0 · NaN is NaN.
         self.kv = decoder.new_kv(self.rows, self.slots).zero_()
         self.mask_RS = torch.zeros(self.rows, self.slots, dtype=torch.bool, device=device)
+        # Rows that nobody reads decode too in a graph: they see something, so that no NaN is stored in them.
+        self.mask_RS[:, 0] = True
         self.mask_RS[:, 0] = True
 
     @classmethod

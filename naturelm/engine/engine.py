@@ -297,17 +297,23 @@ class Engine:
                 continue
             # Outside the handler: there the traceback still holds the failed batch's tensors.
             self._free_memory()
-            if last_one:
-                self._wait_for_one_window()
-            self.batch_size = max(1, len(batch_BS) // 2)
+            if last_one or self._is_full():
+                self._wait_for_one_window(last_one)
+                self.batch_size = self._given_batch_size or self._find_batch_size()
+            else:
+                self.batch_size = max(1, len(batch_BS) // 2)
 
     def _free_memory(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
             torch.cuda.empty_cache()
 
-    def _wait_for_one_window(self) -> None:
-        """Wait for the memory of a batch of one window, which has just run out.
+    def _is_full(self) -> bool:
+        """Whether not even one window fits, as long as another program holds so much of the GPU's memory."""
+        return self._device.type == "cuda" and self._free_bytes() < self._needs().bytes_of(1)
+
+    def _wait_for_one_window(self, has_failed: bool) -> None:
+        """Wait for the memory of a batch of one window; `has_failed` where just such a batch ran out of it.
 
         Raises
         ------
@@ -315,10 +321,10 @@ class Engine:
             It has not come back.
         """
         needed = self._needs().bytes_of(1)
-        if self._has_waited or not wait_for_memory(needed, self._free_bytes):
+        if (has_failed and self._has_waited) or not wait_for_memory(needed, self._free_bytes):
             raise too_little(needed, self._free_bytes())
-        # Enough was reported free, and yet it ran out: a second time this is not waited for.
-        self._has_waited = True
+        # Enough is free, and where one window failed all the same, that is not waited for a second time.
+        self._has_waited = self._has_waited or has_failed
 
     def encode(self, waveforms_BS: Tensor) -> Tensor:
         """Audio tokens of a batch, as the engine's language model takes them: ``[windows, tokens, width]``."""

@@ -226,32 +226,45 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     assert crowded.refused == [6]
 
 
-def test_a_single_window_that_does_not_fit_is_waited_for_and_then_refused(
-    monkeypatch: pytest.MonkeyPatch,
+def on_card(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, free: int, wait: Callable[[int, Callable[[], int]], bool]
+) -> None:
+    """Have an engine believe that it runs on a GPU with so many bytes free."""
+    monkeypatch.setattr(engine, "_device", SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(engine, "_free_memory", lambda: None)
+    monkeypatch.setattr(engine_module, "free_bytes", lambda device: free)
+    monkeypatch.setattr(engine_module, "wait_for_memory", wait)
+
+
+@pytest.mark.parametrize(("free", "refused"), [(0, [2]), (1 << 40, [2, 1, 2, 1])], ids=["full", "free"])
+def test_a_window_that_does_not_fit_a_gpu_is_refused_in_one_sentence(
+    free: int, refused: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crowded = Crowded(early_ending_model(), 0, torch.OutOfMemoryError("CUDA out of memory"))
     engine = Engine(crowded, [EngineQuery(PROMPTS[0], 12)], batch_size=2)  # type: ignore[arg-type]
-    waits: list[int] = []
+    on_card(engine, monkeypatch, free, lambda needed, free: free() >= needed)
+    with pytest.raises(NaturelmError, match=r"one window needs .* GB are free"):
+        engine.answer(windows()[:2])
+    assert crowded.refused == refused
+
+
+def test_memory_that_another_program_held_for_a_while_makes_no_batch_smaller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crowded = Crowded(early_ending_model(), 0, torch.OutOfMemoryError("CUDA out of memory"))
+    engine = Engine(crowded, [EngineQuery(PROMPTS[0], 12)], batch_size=6)  # type: ignore[arg-type]
 
     def wait(needed: int, free: Callable[[], int]) -> bool:
-        waits.append(needed)
-        crowded.room = 1 if comes_back else 0
-        return comes_back
+        assert free() < needed
+        crowded.room = 6
+        monkeypatch.setattr(engine, "_device", torch.device("cpu"))
+        return True
 
-    monkeypatch.setattr(engine, "_device", SimpleNamespace(type="cuda"))
-    monkeypatch.setattr(engine, "_free_memory", lambda: None)
-    monkeypatch.setattr(engine_module, "free_bytes", lambda device: 0)
-    monkeypatch.setattr(engine_module, "wait_for_memory", wait)
-    monkeypatch.setattr(engine, "_ids", lambda values: torch.tensor(values))
-    comes_back = False
-    with pytest.raises(NaturelmError, match=r"one window needs .* and 0.0 GB are free"):
-        engine.answer(windows()[:2])
-    assert crowded.refused == [2, 1]
-    comes_back = True
-    monkeypatch.setattr(engine, "_device", torch.device("cpu"))
-    assert_same(
-        Engine(early_ending_model(), engine.queries).answer(windows()[:1])[0][0], plain(0, PROMPTS[0], 12, 1)
-    )
+    on_card(engine, monkeypatch, 0, wait)
+    for window, row in enumerate(engine.answer(windows())):
+        assert_same(row[0], plain(window, PROMPTS[0], 12, 1))
+    assert crowded.refused == [6]
+    assert engine.batch_size == 6
 
 
 # -- weights -------------------------------------------------------------------------------------------------------
