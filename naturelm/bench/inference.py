@@ -46,6 +46,7 @@ def bench_engine(
     num_beams: int = 1,
     plain_windows: int = 0,
     repeats: int = 3,
+    weights: str = "plain",
 ) -> dict[str, Any]:
     """Measure the engine on windows of made-up sound that are already in memory.
 
@@ -57,7 +58,7 @@ def bench_engine(
         Queries for every window.
     windows : int
         How many windows a run answers.
-    batch_size, num_beams
+    batch_size, num_beams, weights
         As for `Engine`.
     plain_windows : int
         Windows that are also answered the plain way, one at a time and query by query, in turns with the engine; 0
@@ -75,7 +76,7 @@ def bench_engine(
     few = waveforms[:plain_windows]
     answer_plainly(model, queries, num_beams, few[:1])  # warm-up
 
-    engine = Engine(model, queries, num_beams=num_beams, batch_size=batch_size)
+    engine = Engine(model, queries, num_beams=num_beams, batch_size=batch_size, weights=weights)
     first_tokens = copy.copy(engine)
     first_tokens.ask([replace(query, max_new_tokens=1) for query in queries])
     first_tokens.batch_size = engine.batch_size
@@ -119,6 +120,7 @@ def bench_engine(
     result: dict[str, Any] = {
         "machine": machine(device),
         "dtype": str(model.dtype).removeprefix("torch."),
+        "weights": weights,
         "queries": len(queries),
         "labels": [len(query.labels) for query in queries],
         "max_new_tokens": [query.max_new_tokens for query in queries],
@@ -402,6 +404,14 @@ def _timed(
     if cpu_times is not None:
         cpu_times.append(time.process_time() - cpu_start)
     return result
+
+
+def median_s(run: Callable[[], Any], device: torch.device, runs: int = 3) -> float:
+    """Median seconds of a function, which has run once before."""
+    times: list[float] = []
+    for _ in range(runs + 1):
+        _timed(times, run, device)
+    return statistics.median(times[1:])
 
 
 def machine(device: torch.device | None = None) -> dict[str, Any]:

@@ -175,6 +175,41 @@ def train(threads: int | None, form: str, **options: Any) -> None:
 
 
 @bench.command()
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Directory for gpu.json and gpu.md."
+)
+@click.option(
+    "--minutes",
+    default=4.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="A part begins only if it should end within so many.",
+)
+@click.option(
+    "--model",
+    "model_name",
+    default="naturelm-8b",
+    show_default=True,
+    help="naturelm-8b: random weights, made on the GPU. Or a preset or directory with its own.",
+)
+@click.option("--llm-layers", default=32, show_default=True, help="Of naturelm-8b: fewer, to fit memory.")
+@click.option(
+    "--windows", default=1024, show_default=True, type=click.IntRange(1), help="Windows in the longest run."
+)
+@click.option("--only", multiple=True, help="Run this part alone; may be repeated.")
+@click.option("--device", help="cpu tries the command out where there is no GPU.")
+def gpu(out: Path, **options: Any) -> None:
+    """Measure one GPU in a few minutes: the engine, small cards, training; every GPU path is checked first."""
+    from naturelm.bench.gpu import bench_gpu, failures
+
+    results = bench_gpu(out, report=click.echo, **options)
+    failed = failures(results)
+    click.echo(f"wrote {out / 'gpu.json'} and {out / 'gpu.md'}")
+    if failed:
+        raise click.ClickException(f"failed: {', '.join(failed)}; {out / 'gpu.json'} has the reasons")
+
+
+@bench.command()
 @PATHS
 @click.option("--config", type=click.Path(path_type=Path), help="Settings, as for `naturelm process`.")
 @click.option("--model", help="Preset, checkpoint directory or hub id.")

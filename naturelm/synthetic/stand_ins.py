@@ -49,8 +49,9 @@ _LLAMA_8B = {
 def random_full_size(device: str, dtype: torch.dtype, llm_layers: int = 32) -> LanguageModel:
     """The released model's shapes with random weights, made directly on a device: nothing to download.
 
-    Its tokenizer is a stand-in that knows the words of `QUESTIONS` as one token each, so prompts are about as long as
-    the real one makes them. Random weights hardly ever end an answer: every answer has `max_new_tokens` tokens.
+    Its tokenizer is a stand-in that knows the words of `QUESTIONS` and of `made_up_labels` as one token each, so
+    prompts are about as long as the real one makes them, and labels have 4 to 6 tokens. Random weights hardly
+    ever end an answer: every answer has `max_new_tokens` tokens.
 
     Parameters
     ----------
@@ -136,5 +137,6 @@ def _stand_in_tokenizer() -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([*QUESTIONS, "user assistant \n\n <Audio> </Audio>"] * 2, trainer)
+    texts = [*QUESTIONS, *made_up_labels(2000), "user assistant \n\n <Audio> </Audio>"]
+    tokenizer.train_from_iterator(texts * 2, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=specials[0], eos_token=specials[1])

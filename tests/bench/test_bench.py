@@ -82,6 +82,7 @@ def test_the_engine_is_measured_where_little_is_installed() -> None:
     program = (
         "import sys\n"
         f"for name in {absent!r}: sys.modules[name] = None\n"
+        "import naturelm.bench.gpu\n"
         "from naturelm.cli.bench import bench\n"
         f"bench({ENGINE!r} + ['--max-new-tokens', '2'])\n"
     )
@@ -130,6 +131,11 @@ def test_made_up_labels_are_all_different_and_run_out() -> None:
     assert len(set(made_up_labels(2000))) == 2000
     with pytest.raises(NaturelmError, match="2001 labels"):
         made_up_labels(2001)
+
+
+def test_made_up_labels_have_as_many_tokens_as_a_real_vocabulary_gives() -> None:
+    full = random_full_size("meta", torch.bfloat16, llm_layers=1)
+    assert {len(full.text_tokens(label)) for label in made_up_labels(200)} <= {4, 5, 6}
 
 
 @pytest.fixture
