@@ -13,7 +13,7 @@ import click
 from naturelm import __version__
 from naturelm.errors import NaturelmError
 from naturelm.machine import signal_main_thread
-from naturelm.text import suggestion
+from naturelm.text import printable, suggestion
 
 # The exit code that shells report for a process ended by Ctrl-C.
 INTERRUPTED = 130
@@ -77,10 +77,19 @@ class _Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except NaturelmError as error:
-            raise _InputError(str(error)) from None
+            raise _InputError(_escaped(str(error))) from None
+        except click.ClickException as error:
+            # `message` is final to type checkers, and read when the error is shown.
+            object.__setattr__(error, "message", _escaped(error.message))
+            raise
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def _escaped(message: str) -> str:
+    """An error for the terminal: it may quote labels, paths and answers, which may hold control characters."""
+    return "\n".join(printable(line) for line in message.split("\n"))
 
 
 def _raise_interrupts(lost: sys.UnraisableHookArgs) -> None:

@@ -20,6 +20,14 @@ directory_argument = click.argument("directory", type=LOCATION)
 out_file_option = click.option(
     "--out", type=click.Path(path_type=Path), help="Write to this file instead of standard output."
 )
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace what --out names, if it already exists."
+)
+excel_option = click.option(
+    "--excel",
+    is_flag=True,
+    help="With --format csv: write it for spreadsheets, with a byte-order mark and without formulas.",
+)
 min_score_option = click.option(
     "--min-score", type=SCORE, default=0.0, show_default=True, help="Leave out detections with lower scores."
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from naturelm.cli._options import format_option
+from naturelm.cli._types import FiniteRange
 from naturelm.errors import NaturelmError
 from naturelm.text import duration
 
@@ -182,7 +183,7 @@ def train(threads: int | None, form: str, **options: Any) -> None:
     "--minutes",
     default=4.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="A part begins only if it should end within so many.",
 )
 @click.option(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from naturelm.errors import NaturelmError
@@ -27,6 +29,12 @@ from naturelm.tables.spellings import create_labels
 
 MEMORY_LIMIT = "1GB"
 """What DuckDB may hold in memory; larger sorts and groupings go through files in the temporary directory."""
+
+MAX_CELL_ITEMS = 10_000_000
+"""Items of a list, or bytes of a text, in one value that `select` returns."""
+
+# `EXPLAIN`, after blanks and comments, and what may come between it and the query.
+_EXPLAIN = re.compile(r"(?is)(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b(?:\s+analyze\b)?(?:\s*\([^)]*\))?")
 
 _WITHDRAWN = pa.schema([("recording_id", pa.string()), ("station", pa.string()), ("date", pa.date32())])
 _REPLACED = pa.schema([("recording_id", pa.string()), ("first_window", pa.int64())])
@@ -76,34 +84,86 @@ def open_tables(directory: str | Location, *, locked: bool = False) -> duckdb.Du
 
 
 def select(connection: duckdb.DuckDBPyConnection, sql: str, batch_rows: int) -> pa.RecordBatchReader:
-    """Ask one question; the answer streams in batches.
+    """Run one query; its rows stream in batches.
+
+    The query runs in a transaction that cannot write: `WITH a AS (INSERT … RETURNING *) FROM a` is a SELECT, too.
 
     Parameters
     ----------
     connection : duckdb.DuckDBPyConnection
         From `open_tables(directory, locked=True)`: the lock is what keeps SQL from other files.
     sql : str
-        One SELECT, or what DuckDB reads as one (FROM …, WITH …, PIVOT …, DESCRIBE …, SUMMARIZE …).
+        One SELECT, or what DuckDB reads as one (FROM …, WITH …, PIVOT …, DESCRIBE …, SUMMARIZE …), or EXPLAIN
+        and a SELECT.
     batch_rows : int
         Rows in a batch.
 
     Raises
     ------
     NaturelmError
-        The SQL is wrong, is more than one statement, or would change something.
+        The SQL is wrong, is more than one statement, or would change something; or a value is too large to be
+        shown.
     """
+    statement = _statement(connection, sql)
+    if statement.type == duckdb.StatementType.EXPLAIN:
+        explained = _EXPLAIN.match(sql)
+        _check_reads(_statement(connection, sql[explained.end() :] if explained else sql))
+    else:
+        _check_reads(statement)
+    with told("the SQL"):
+        connection.execute("BEGIN TRANSACTION READ ONLY")
+        reader = connection.sql(sql).to_arrow_reader(batch_rows)
+    return pa.RecordBatchReader.from_batches(reader.schema, _checked(told_batches(reader, "the SQL")))
+
+
+def _statement(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        raise NaturelmError("the SQL is not UTF-8 text; write it in UTF-8") from None
     with told("the SQL"):
         statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise NaturelmError(f"the SQL holds {len(statements)} statements; give one SELECT")
+    return statements[0]
+
+
+def _check_reads(statement: duckdb.Statement) -> None:
     # A PIVOT is several statements to DuckDB.
-    if statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.MULTI):
+    if statement.type not in (duckdb.StatementType.SELECT, duckdb.StatementType.MULTI):
         raise NaturelmError(
-            f"the SQL is of type {statements[0].type.name}; results are read-only, give one SELECT"
+            f"the SQL is of type {statement.type.name}; results are read-only, give one SELECT"
         )
-    with told("the SQL"):
-        reader = connection.sql(sql).to_arrow_reader(batch_rows)
-    return told_batches(reader, "the SQL")
+
+
+def _checked(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """The same batches; lists and texts that would take minutes and gigabytes to be shown are refused."""
+    for batch in reader:
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            size = _longest(column)
+            if size > MAX_CELL_ITEMS:
+                raise NaturelmError(
+                    f"column {name!r} holds a value of {size:,} items, and at most {MAX_CELL_ITEMS:,} are shown; "
+                    "select a part of it"
+                )
+        yield batch
+
+
+def _longest(column: pa.Array) -> int:
+    """The number of items or characters of a column's longest list or text; of other columns 0."""
+    kind = column.type
+    if pa.types.is_map(kind):
+        lengths = pc.subtract(column.offsets[1:], column.offsets[:-1])
+        inner = max(_longest(column.keys), _longest(column.items))
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        lengths, inner = pc.list_value_length(column), _longest(column.flatten())
+    elif pa.types.is_struct(kind):
+        return max((_longest(part) for part in column.flatten()), default=0)
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+        lengths, inner = pc.binary_length(column), 0
+    else:
+        return 0
+    return max(pc.max(lengths).as_py() or 0, inner)
 
 
 def _open_files(directory: Location, columns: Mapping[str, Sequence[str]]) -> duckdb.DuckDBPyConnection:

@@ -12,17 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.cells import cell_len
 
-from naturelm.text import printable
+from naturelm.errors import NaturelmError
+from naturelm.text import guard, printable
 
 BATCH_ROWS = 50_000
 TABLE_ROWS = 40
 """Rows that the table output shows; the note below it says how many are left out."""
 
+# From 0001-01-01 to 10000-01-01, in seconds since 1970.
+_YEAR_1_S, _YEAR_10000_S = -62_135_596_800, 253_402_300_800
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _CELL_WIDTH = 40
 _ELLIPSIS = "…"
 
@@ -65,12 +70,30 @@ def write_aligned(reader: pa.RecordBatchReader, stream: IO[str], width: int | No
     stream.write(f"({', '.join(notes)})\n")
 
 
-def write_csv(reader: pa.RecordBatchReader, stream: IO[str]) -> None:
-    """Write CSV with a header: values as they are, without the formula guard of `naturelm export`."""
+def write_csv(reader: pa.RecordBatchReader, stream: IO[str], excel: bool = False) -> None:
+    """Write CSV with a header.
+
+    Parameters
+    ----------
+    reader : pyarrow.RecordBatchReader
+        The rows.
+    stream : text file
+        Where to write.
+    excel : bool
+        For spreadsheets: a byte-order mark comes first, without which they take UTF-8 for another encoding, and text
+        that they would take for a formula gets a leading apostrophe. Otherwise values are written as they are.
+    """
+    if excel:
+        stream.write("\ufeff")
     writer = csv_writer(stream)
-    writer.writerow(reader.schema.names)
+    writer.writerow(map(guard, reader.schema.names) if excel else reader.schema.names)
     for batch in reader:
-        writer.writerows(zip(*(_values(column) for column in batch.columns), strict=True))
+        columns = [_values(column) for column in batch.columns]
+        if excel:
+            columns = [
+                [guard(value) if isinstance(value, str) else value for value in column] for column in columns
+            ]
+        writer.writerows(zip(*columns, strict=True))
 
 
 def csv_writer(stream: IO[str], delimiter: str = ",") -> Any:
@@ -93,8 +116,10 @@ def write_json(reader: pa.RecordBatchReader, stream: IO[str]) -> None:
     stream.write("[")
     separator = "\n"
     for batch in reader:
-        for row in _unique_names(batch).to_pylist():
-            stream.write(separator + _json(row))
+        named = _unique_names(batch)
+        columns = [_python_values(column) for column in named.columns]
+        for values in zip(*columns, strict=True):
+            stream.write(separator + _json(dict(zip(named.schema.names, values, strict=True))))
             separator = ",\n"
     stream.write("\n]\n")
 
@@ -129,19 +154,82 @@ def aligned(rows: list[list[str]], right: list[bool]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
+def check_out(out: Path, overwrite: bool) -> None:
+    """Refuse to write where something is, before anything slow begins.
+
+    Parameters
+    ----------
+    out : Path
+        A file to be written, or a directory to write files into.
+    overwrite : bool
+        Files may be replaced. A symbolic link is replaced itself, not what it leads to.
+
+    Raises
+    ------
+    NaturelmError
+        There is a file or a link, or a directory that is not empty.
+    """
+    if overwrite or not os.path.lexists(out):
+        return
+    if out.is_dir() and not out.is_symlink():
+        if not any(out.iterdir()):
+            return
+        raise NaturelmError(f"{out}: is not empty; give --overwrite to replace files in it, or another --out")
+    raise NaturelmError(f"{out}: already exists; give --overwrite to replace it, or another --out")
+
+
+def check_folder(out: Path, folder: Path) -> None:
+    """Refuse a folder below `out` that a symbolic link leads elsewhere.
+
+    Raises
+    ------
+    NaturelmError
+        `folder`, or one between it and `out`, is a symbolic link.
+    """
+    for place in [folder, *folder.parents]:
+        if place == out:
+            return
+        if place.is_symlink():
+            raise NaturelmError(f"{place}: is a symbolic link; remove it or give another --out")
+
+
 @contextmanager
 def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file for writing that appears under its name only when it is complete."""
+    """Open a file for writing that appears under its name only when it is complete.
+
+    Parameters
+    ----------
+    path : Path
+        Its directory is made where it is missing. A symbolic link is replaced itself, not what it leads to.
+    mode : {"w", "wb"}
+        Text is UTF-8.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
-    options: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    options: dict[str, Any] = {}
+    if "b" not in mode:
+        options = {"encoding": "utf-8", "newline": "", "errors": "backslashreplace"}
+    temporary.unlink(missing_ok=True)
+    _unfinished.add(temporary)
     try:
-        with temporary.open(mode, errors=None if "b" in mode else "backslashreplace", **options) as file:
+        # Exclusively: where somebody else makes a link of that name, nothing is written through it.
+        with temporary.open(mode.replace("w", "x"), **options) as file:
             yield file
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        _unfinished.discard(temporary)
+
+
+_unfinished: set[Path] = set()
+
+
+def remove_unfinished() -> None:
+    """Remove the files that `whole_file` has not completed, before a process is ended at once."""
+    for temporary in list(_unfinished):
+        temporary.unlink(missing_ok=True)
 
 
 def _unique_names(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -158,12 +246,50 @@ def _unique_names(batch: pa.RecordBatch) -> pa.RecordBatch:
 def _values(column: pa.Array) -> list[Any]:
     """A column's values as a table or CSV shows them: times as text, lists and structs as JSON."""
     kind = column.type
-    if pa.types.is_timestamp(kind) or pa.types.is_time(kind):
+    if pa.types.is_timestamp(kind) and not _is_beyond_python(column):
         # Arrow writes millions of times as text in a tenth of the time that Python takes.
         column = pc.replace_substring(column.cast(pa.string()), ".000000", "")
+    if pa.types.is_time(kind):
+        column = pc.replace_substring(column.cast(pa.string()), ".000000", "")
+        # SQL knows the end of a day as a time.
+        column = pc.replace_substring_regex(column, "^<value out of range: 864000*>$", "24:00:00")
     if pa.types.is_nested(kind):
-        return [None if value is None else _json(value) for value in column.to_pylist()]
-    return list(column.to_pylist())
+        return [None if value is None else _json(value) for value in _python_values(column)]
+    return _python_values(column)
+
+
+def _is_beyond_python(times: pa.Array) -> bool:
+    """Whether a column of timestamps holds infinity, or years that Python and Arrow do not write."""
+    seconds = pc.divide(times.cast(pa.int64()), _PER_SECOND[times.type.unit])
+    bounds = pc.min_max(seconds).as_py()
+    return bounds["min"] is not None and not (bounds["min"] >= _YEAR_1_S and bounds["max"] < _YEAR_10000_S)
+
+
+def _python_values(column: pa.Array) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        return [_python_value(value) for value in column]
+
+
+def _python_value(value: pa.Scalar) -> Any:
+    """A value as Python has it; dates and times that Python does not know as text, as SQL writes them."""
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        kind = value.type
+    if pa.types.is_struct(kind):
+        return {field.name: _python_value(value[index]) for index, field in enumerate(kind)}
+    if pa.types.is_nested(kind):
+        return [_python_value(item) for item in value.values]
+    if abs(value.value) == (2**31 - 1 if pa.types.is_date32(kind) else 2**63 - 1):
+        return "infinity" if value.value > 0 else "-infinity"
+    time = np.datetime64(value.value, "D" if pa.types.is_date(kind) else kind.unit)
+    text = str(time).replace("T", " ").removesuffix(".000000")
+    if text.startswith("-"):
+        year, _, rest = text[1:].partition("-")
+        text = f"-{int(year):04}-{rest}"
+    return text + ("Z" if pa.types.is_timestamp(kind) and kind.tz else "")
 
 
 def _json(value: Any) -> str:

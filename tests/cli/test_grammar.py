@@ -20,7 +20,7 @@ _ARCHIVE_VERBS = ("process", "plan", "infer")
 
 def commands() -> dict[str, click.Command]:
     """Every command by its words, sub-commands included."""
-    context = click.Context(main)
+    context = click.Context(main, **main.context_settings)
     found = {}
     for verb in VERBS:
         command = main.get_command(context, verb)

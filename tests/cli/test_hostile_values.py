@@ -71,7 +71,7 @@ def test_longest_window_of_a_model_that_is_not_here_is_known_by_its_family():
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_every_number_refuses_nan_and_infinity(value):
-    context = click.Context(main)
+    context = click.Context(main, **main.context_settings)
     checked = 0
     for words, option in options():
         if not isinstance(option.type, click.types.FloatParamType | click.FloatRange):

@@ -187,7 +187,7 @@ def test_commands_and_their_options_exist(where: str, line: str) -> None:
     if words[0] == "python":
         words = ["naturelm", JOBS[Path(words[1]).name], *words[2:]]
     command: click.Command = main
-    context = click.Context(main)
+    context = click.Context(main, **main.context_settings)
     rest = words[1:]
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
         inner = command.get_command(context, rest[0])

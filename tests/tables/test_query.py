@@ -276,6 +276,16 @@ FORBIDDEN = [
     "INSERT INTO detections SELECT * FROM detections",
     "CALL pragma_version()",
     "SELECT 1; DROP VIEW detections",
+    "WITH a AS (INSERT INTO counted.replaced VALUES ('x', 1) RETURNING *) FROM a",
+    "WITH a AS (DELETE FROM counted.recordings RETURNING *) SELECT count(*) FROM a",
+    "WITH a AS (UPDATE counted.replaced SET first_window = 1 RETURNING *) FROM a",
+    "EXPLAIN CREATE TABLE x AS SELECT 1",
+    "EXPLAIN INSERT INTO counted.replaced VALUES ('x', 1)",
+    "EXPLAIN ANALYZE DELETE FROM counted.replaced",
+    "EXPLAIN ANALYZE WITH a AS (DELETE FROM counted.replaced RETURNING *) FROM a",
+    "/* SELECT */ explain (format json) DROP VIEW detections",
+    "BEGIN TRANSACTION",
+    "PREPARE a AS SELECT 1",
     "SELECT secret FROM rows_of_the_caller",
     "",
     "/* nothing */",
@@ -345,6 +355,11 @@ def test_a_committed_segment_without_its_rows_is_told(night):
         "DESCRIBE detections",
         "SUMMARIZE detections",
         "VALUES (1)",
+        "EXPLAIN FROM detections",
+        "EXPLAIN ANALYZE SELECT count(*) FROM detections",
+        "/* how? */ -- so\nexplain (format json) WITH a AS (SELECT 1) FROM a",
+        "EXPLAIN PIVOT detections ON label USING count(*)",
+        "SHOW TABLES",
         "SELECT * FROM events_of(gap_s := 30, min_score := 0.5)",
         "SELECT label_key('  ROBIN. ')",
     ],
@@ -460,10 +475,10 @@ def test_out_replaces_the_file_only_when_the_answer_is_whole(night, tmp_path):
     out = tmp_path / "answer.csv"
     out.write_text("before")
     sql = "SELECT CAST(CASE WHEN range = 99999 THEN 'x' ELSE '1' END AS INTEGER) FROM range(100000)"
-    assert ask(night, sql, "--format", "csv", "--out", str(out)).exit_code == 2
+    assert ask(night, sql, "--format", "csv", "--out", str(out), "--overwrite").exit_code == 2
     assert out.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["answer.csv"]
-    assert ask(night, "SELECT 1 AS one", "--format", "csv", "--out", str(out)).exit_code == 0
+    assert ask(night, "SELECT 1 AS one", "--format", "csv", "--out", str(out), "--overwrite").exit_code == 0
     assert out.read_text() == "one\n1\n"
 
 
@@ -547,6 +562,166 @@ def test_ctrl_c_is_one_whether_duckdb_or_python_sees_it_first():
         [sys.executable, "-c", INTERRUPTS], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout.splitlines(), done.stderr) == (["interrupted"] * 40, "")
+
+
+def test_timeout_ends_a_query_and_leaves_no_half_file(night, tmp_path):
+    out = tmp_path / "rows.csv"
+    began = time.monotonic()
+    result = ask(
+        night,
+        "SELECT md5(range::varchar) FROM range(900000000)",
+        *("--format", "csv", "--out", str(out), "--timeout", "0.5"),
+    )
+    assert result.exit_code == 2
+    assert result.output.startswith("Error: the query took longer than --timeout 0.5 seconds")
+    assert time.monotonic() - began < 20
+    assert list(tmp_path.glob("*.csv*")) + list(tmp_path.glob(".*")) == []
+    assert ask(night, "SELECT 1", "--timeout", "60").exit_code == 0
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_timeout_is_a_positive_number(night, seconds):
+    assert ask(night, "SELECT 1", "--timeout", seconds).exit_code == 2
+
+
+def _in_a_process(*arguments, **options):
+    command = [sys.executable, "-m", "naturelm.cli", *arguments]
+    return subprocess.run(command, capture_output=True, timeout=120, check=False, **options)
+
+
+def test_a_query_that_does_not_heed_its_time_limit_ends_with_the_process(tmp_path):
+    # What stands for a value of which DuckDB does not let go: this process sleeps in C.
+    code = (
+        "import ctypes, duckdb, sys\n"
+        "from naturelm.tables.interrupt import interruptible\n"
+        "from naturelm.tables.row_formats import whole_file\n"
+        "from pathlib import Path\n"
+        "with interruptible(duckdb.connect(), 0.2), whole_file(Path(sys.argv[1])):\n"
+        "    ctypes.CDLL(None).sleep(60)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "out/rows.csv"],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "took longer than --timeout 0.2 seconds" in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there processes report what memory they have")
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT range(2000000000)",
+        "SELECT range(200000000)",
+        "SELECT repeat('x', 3000000000)",
+        "SELECT {'a': [range(30000000)]}",
+        "SELECT map([1], [repeat('x', 30000000)])",
+    ],
+)
+def test_a_value_beyond_the_memory_is_one_sentence(night, sql):
+    done = _in_a_process("query", str(night), sql, "--format", "csv")
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"Error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_control_characters_in_errors_are_escaped(night):
+    for sql in (
+        "SELECT error('a' || chr(27) || '[31mred' || chr(7))",
+        "SELECT CAST('\x1b]0;owned\x07' AS INTEGER)",
+        'SELECT "\x1b[2J" FROM detections',
+    ):
+        result = ask(night, sql)
+        assert result.exit_code == 2
+        assert "\\x1b" in result.output
+        assert not {"\x1b", "\x07"} & set(result.output)
+    result = CliRunner().invoke(main, ["summary", str(night), "--by", "\x1b[31m"])
+    assert result.exit_code == 2
+    assert "\x1b" not in result.output
+
+
+BEYOND_PYTHON = {
+    "date '99999-01-01'": "99999-01-01",
+    "date 'infinity'": "infinity",
+    "date '-infinity'": "-infinity",
+    "date '0044-03-15 (BC)'": "-0043-03-15",
+    "timestamp 'infinity'": "infinity",
+    "timestamptz '-infinity'": "-infinity",
+    "timestamp_s 'infinity'": "infinity",
+    "timestamp '290000-01-01 12:00:00.25'": "290000-01-01 12:00:00.250000",
+    "timestamptz '20000-01-01 00:00:00+00'": "20000-01-01 00:00:00Z",
+    "time '24:00:00'": "24:00:00",
+}
+
+
+@pytest.mark.parametrize(("value", "text"), BEYOND_PYTHON.items())
+@pytest.mark.parametrize("form", ["table", "csv"])
+def test_times_that_python_does_not_know_are_shown(night, form, value, text):
+    result = ask(night, f"SELECT {value} AS x, 1 AS y", "--format", form)
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[1].split("," if form == "csv" else "  ")[0].strip() == text
+    if "time '" not in value:
+        # Within lists and structs, too, and beside what Python knows.
+        result = ask(night, f"SELECT [{value}] AS x, {{'a': {value}}} AS y, map{{1: {value}}} AS z, 1 AS n")
+        assert result.exit_code == 0, result.output
+        result = ask(night, f"SELECT {value} AS x, [{value}] AS y", "--format", "json")
+        assert json.loads(result.output) == [{"x": text, "y": [text]}]
+        out = night / "x.parquet"
+        result = ask(night, f"SELECT {value} AS x", "--format", "parquet", "--out", str(out), "--overwrite")
+        assert len(result.output.splitlines()) <= 1
+        assert result.exit_code in (0, 2)
+
+
+def test_sql_that_is_not_utf8_is_one_sentence(night):
+    done = _in_a_process("query", str(night), "-", input=b"SELECT '\xff'")
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"Error: the SQL on standard input is not UTF-8 text; write it in UTF-8\n",
+    )
+    done = _in_a_process("query", str(night), b"SELECT '\xff'")
+    assert (done.returncode, done.stderr) == (2, b"Error: the SQL is not UTF-8 text; write it in UTF-8\n")
+    done = _in_a_process("query", str(night), "-", input=b"\xef\xbb\xbfSELECT 1 AS one")
+    assert done.returncode == 0
+
+
+def test_csv_for_spreadsheets_begins_with_a_mark_and_calculates_nothing(night, tmp_path):
+    sql = "SELECT '=1+1' AS a, 'Nötta' AS b, -1 AS \"-c\", 0.5 AS d"
+    plain, excel = tmp_path / "plain.csv", tmp_path / "excel.csv"
+    assert ask(night, sql, "--format", "csv", "--out", str(plain)).exit_code == 0
+    assert ask(night, sql, "--format", "csv", "--excel", "--out", str(excel)).exit_code == 0
+    assert plain.read_bytes().decode() == "a,b,-c,d\n=1+1,Nötta,-1,0.5\n"
+    assert excel.read_bytes().decode() == "\ufeffa,b,'-c,d\n'=1+1,Nötta,-1,0.5\n"
+    assert ask(night, sql, "--format", "csv", "--excel").output == excel.read_bytes().decode()
+    events_out = tmp_path / "events.csv"
+    arguments = ["events", str(night), "--format", "csv", "--excel", "--out", str(events_out)]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert events_out.read_bytes().startswith(b"\xef\xbb\xbfrecording_id,")
+    result = ask(night, sql, "--excel")
+    assert result.exit_code == 2
+    assert "--excel is for CSV" in result.output
+
+
+@pytest.mark.parametrize("verb", ["query", "events"])
+def test_what_exists_is_replaced_only_with_overwrite(night, tmp_path, verb):
+    arguments = [verb, str(night), *(["SELECT 1"] if verb == "query" else []), "--format", "csv", "--out"]
+    kept, link = tmp_path / "kept.csv", tmp_path / "link.csv"
+    kept.write_text("mine")
+    link.symlink_to(kept)
+    dangling = tmp_path / "dangling.csv"
+    dangling.symlink_to(tmp_path / "elsewhere.csv")
+    for out in (kept, link, dangling):
+        result = CliRunner().invoke(main, [*arguments, str(out)])
+        assert result.exit_code == 2
+        assert "already exists; give --overwrite" in result.output
+    for out in (link, dangling):
+        assert CliRunner().invoke(main, [*arguments, str(out), "--overwrite"]).exit_code == 0
+        assert not out.is_symlink()
+    assert kept.read_text() == "mine"
+    assert not (tmp_path / "elsewhere.csv").exists()
 
 
 @pytest.mark.slow
