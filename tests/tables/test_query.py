@@ -729,7 +729,7 @@ def test_a_million_rows_stream_in_flat_memory(tmp_path):
     directory = write_large(tmp_path / "large", recordings=100, detections_each=10_000)
     code = (
         "import sys; from click.testing import CliRunner; from naturelm.cli import main\n"
-        "arguments = ['query', sys.argv[1], 'FROM detections', '--format', 'parquet', '--out']\n"
+        "arguments = ['query', sys.argv[1], 'FROM detections', '--format', 'parquet', '--overwrite', '--out']\n"
         # Not getrusage: a child's maximum there begins with its parent's.
         "def peak(): return int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
         "def run(): assert CliRunner().invoke(main, [*arguments, sys.argv[2]]).exit_code == 0\n"
