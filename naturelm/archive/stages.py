@@ -158,6 +158,7 @@ class Ask:
             self._queries_at(""),
             num_beams=config.generation.num_beams,
             batch_size=config.job.batch_size,
+            take_weights=True,
         )
 
     def __call__(self, decoded: Sequence[DecodedSegment], shrink: int = 1) -> list[AnsweredSegment]:

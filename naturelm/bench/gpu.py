@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import time
+import traceback
 import wave
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -402,7 +403,10 @@ def _guarded(part: Part) -> dict[str, Any]:
     try:
         return part.run()
     except Exception as error:  # whatever it is, the other parts are still worth measuring
-        return {"error": f"{type(error).__name__}: {first_line(error)}"}
+        return {
+            "error": f"{type(error).__name__}: {first_line(error)}",
+            "traceback": traceback.format_exc().splitlines()[-40:],
+        }
 
 
 def _free(device: torch.device) -> None:
@@ -420,7 +424,7 @@ def _occupy(card_bytes: float, device: torch.device) -> Tensor:
     if not used < card_bytes < total:
         raise NaturelmError(
             f"a card of {card_bytes / 1e9:g} GB is not simulated: this one has {total / 1e9:.0f} GB, of which "
-            f"{used / 1e9:.1f} are in use"
+            f"{used / 1e9:.1f} are in use, {torch.cuda.memory_allocated(device) / 1e9:.1f} of them by tensors of this process"
         )
     return torch.empty(int(total - card_bytes), dtype=torch.uint8, device=device)
 

@@ -26,8 +26,8 @@ Check = Callable[[torch.device, bool], dict[str, Any]]
 # A quick way may be so many times as far from the exact result as the plain one, and this much in any case.
 _TIMES_AS_FAR = 1.5
 _ALWAYS_ALLOWED = 1e-3
-# FP8 products on the tensor cores add with fewer bits than float32 has.
-_FP8_ALLOWED = 1e-2
+# The tensor cores add FP8 products with some 14 bits, and write bfloat16.
+_FP8_ALLOWED = 5e-2
 
 
 @torch.inference_mode()

@@ -27,6 +27,9 @@ def _attend(  # type: ignore[no-untyped-def]
     mask_ptr,
     slot_ptr,
     out_ptr,
+    q_row,
+    q_head,
+    q_group,
     kv_row,
     kv_head,
     kv_slot,
@@ -43,8 +46,8 @@ def _attend(  # type: ignore[no-untyped-def]
     last = tl.load(slot_ptr)
     g = tl.arange(0, padded)
     k = tl.arange(0, width)
-    own = (row * heads + head) * group * width
-    q = tl.load(q_ptr + own + g[:, None] * width + k[None, :], mask=g[:, None] < group, other=0.0)
+    q_at = row * q_row + head * q_head + g[:, None] * q_group + k[None, :]
+    q = tl.load(q_ptr + q_at, mask=g[:, None] < group, other=0.0)
     start_of_row = row * kv_row + head * kv_head
     largest = tl.full([padded], -1e30, tl.float32)
     total = tl.zeros([padded], tl.float32)
@@ -65,7 +68,8 @@ def _attend(  # type: ignore[no-untyped-def]
         sums = sums * shrunk[:, None] + tl.dot(weights.to(values.dtype), values, input_precision="ieee")
         largest = higher
     out = (sums / total[:, None]).to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + own + g[:, None] * width + k[None, :], out, mask=g[:, None] < group)
+    out_at = ((row * heads + head) * group + g[:, None]) * width + k[None, :]
+    tl.store(out_ptr + out_at, out, mask=g[:, None] < group)
 
 
 def attend_newest(
@@ -76,7 +80,7 @@ def attend_newest(
     Parameters
     ----------
     q_RHGK : Tensor
-        Queries, contiguous; K a power of two, at least 16.
+        Queries, with a stride of 1 along K; K a power of two, at least 16.
     keys_RHSK, values_RHSK : Tensor
         One layer of a buffer; strides are the same, and 1 along K.
     mask_RS : Tensor
@@ -85,7 +89,7 @@ def attend_newest(
         int64 ``[1]``, on the device: the newest token's slot.
     """
     rows, heads, group, width = q_RHGK.shape
-    out = torch.empty_like(q_RHGK)
+    out = torch.empty_like(q_RHGK, memory_format=torch.contiguous_format)
     _attend[(rows, heads)](
         q_RHGK,
         keys_RHSK,
@@ -93,6 +97,9 @@ def attend_newest(
         mask_RS,
         slot,
         out,
+        q_RHGK.stride(0),
+        q_RHGK.stride(1),
+        q_RHGK.stride(2),
         keys_RHSK.stride(0),
         keys_RHSK.stride(1),
         keys_RHSK.stride(2),

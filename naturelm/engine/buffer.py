@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from naturelm.engine.decoder import Attend, Decoder
 from naturelm.errors import first_line, is_out_of_memory
@@ -21,6 +22,8 @@ _GRAPH_ROWS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1
 SLOT_STEP = 16
 # Without the kernel of `naturelm.engine.attention` there is also a graph for each multiple of so many visible slots.
 _GRAPH_SLOT_STEP = 64
+# Of attention's outputs, which are of the order of 1, in half precision.
+_KERNEL_TOLERANCE = 0.05
 
 
 def graph_rows(rows: int) -> int:
@@ -48,7 +51,6 @@ class DecodeBuffer:
         self.kv = decoder.new_kv(self.rows, self.slots).zero_()
         self.mask_RS = torch.zeros(self.rows, self.slots, dtype=torch.bool, device=device)
         # Rows that nobody reads decode too in a graph: they see something, so that no NaN is stored in them.
-        self.mask_RS[:, 0] = True
         self.mask_RS[:, 0] = True
 
     @classmethod
@@ -165,7 +167,7 @@ class GraphedDecodeBuffer(DecodeBuffer):
 
     def _record(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
         # Recording needs every library warmed up, on a separate stream.
-        side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        side, current = _warm_up_stream(self.decoder.device), torch.cuda.current_stream()
         side.wait_stream(current)
         with torch.cuda.stream(side):
             step()
@@ -187,28 +189,49 @@ class GraphedDecodeBuffer(DecodeBuffer):
 
 
 @cache
+def _warm_up_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all graphs: cuBLAS keeps tens of megabytes for every stream that it has run on."""
+    return torch.cuda.Stream(device)
+
+
+@cache
 def attention_kernel(
     device: torch.device, dtype: torch.dtype, group: int, head_dim: int
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None:
-    """`attend_newest` where it runs for such heads on this device, else None; tried once."""
+    """`attend_newest` where it runs for such heads on this device and agrees with PyTorch's attention, else None."""
     if head_dim < 16 or head_dim & (head_dim - 1):
         return None
     try:
         from naturelm.engine.attention import attend_newest
 
-        q_RHGK = torch.ones(1, 1, group, head_dim, dtype=dtype, device=device)
-        keys_RHSK = torch.ones(1, 1, SLOT_STEP, head_dim, dtype=dtype, device=device)
-        mask_RS = torch.ones(1, SLOT_STEP, dtype=torch.bool, device=device)
-        slot = torch.zeros(1, dtype=torch.int64, device=device)
-        attended = attend_newest(q_RHGK, keys_RHSK, keys_RHSK, mask_RS, slot)
-        works = bool((attended == 1).all())
+        generator = torch.Generator(device).manual_seed(0)
+
+        def noise(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, device=device).to(dtype)
+
+        rows, heads, slots, newest = 3, 2, 5 * SLOT_STEP, 4 * SLOT_STEP + 3
+        # Queries as the decoder has them: beside the keys, in one tensor.
+        q_RHGK = noise(rows, heads * (group + 1), head_dim)[:, : heads * group].unflatten(1, (heads, group))
+        keys_RHSK, values_RHSK = noise(2, rows, heads, slots, head_dim)
+        mask_RS = torch.rand(rows, slots, generator=generator, device=device) < 0.5
+        mask_RS[:, 0] = True
+        slot = torch.full((1,), newest, device=device)
+        found = attend_newest(q_RHGK, keys_RHSK, values_RHSK, mask_RS, slot)
+        seen = slice(newest + 1)
+        expected = F.scaled_dot_product_attention(
+            q_RHGK.float(),
+            keys_RHSK[:, :, seen].float(),
+            values_RHSK[:, :, seen].float(),
+            attn_mask=mask_RS[:, None, None, seen],
+        )
+        works = bool((found.float() - expected).abs().max() <= _KERNEL_TOLERANCE)
     except Exception as error:  # Triton and the compilers behind it raise many kinds of errors
         if is_out_of_memory(error):
             raise
-        _LOG.warning(
-            "no decoding kernel here (%s: %s); PyTorch's attention decodes",
-            type(error).__name__,
-            first_line(error),
-        )
-        return None
-    return attend_newest if works else None
+        reason = f"{type(error).__name__}: {first_line(error)}"
+    else:
+        if works:
+            return attend_newest
+        reason = "it differs from PyTorch's attention"
+    _LOG.warning("no decoding kernel here (%s); PyTorch's attention decodes", reason)
+    return None

@@ -8,6 +8,7 @@ scores come from the pass that generates. The answers are the same (docs/explana
 
 from __future__ import annotations
 
+import logging
 import math
 import zlib
 from collections.abc import Iterator, Sequence
@@ -33,10 +34,12 @@ from naturelm.engine.memory import (
 from naturelm.engine.queries import EngineQuery
 from naturelm.engine.search import Choice, Prompts, search_beams, search_one
 from naturelm.engine.trie import LabelScores, LabelTrie, score_labels
-from naturelm.errors import NaturelmError, is_out_of_memory
+from naturelm.errors import NaturelmError, first_line, is_out_of_memory
 from naturelm.models.answer import Answer
 from naturelm.models.base import Classifier, LanguageModel, require_language_model
 from naturelm.models.parts.linear import quicken
+
+_LOG = logging.getLogger(__name__)
 
 # Windows heard at once on a CPU: beyond, nothing is gained (docs/benchmarks), and caches are lost.
 CPU_BATCH_SIZE = 32
@@ -291,6 +294,7 @@ class Engine:
                 if not is_out_of_memory(error) or (last_one and self._device.type != "cuda"):
                     raise
                 encoded, self._buffer = None, None
+                reason = first_line(error)
             else:
                 done += len(batch_BS)
                 yield answers
@@ -302,6 +306,12 @@ class Engine:
                 self.batch_size = self._given_batch_size or self._find_batch_size()
             else:
                 self.batch_size = max(1, len(batch_BS) // 2)
+                _LOG.warning(
+                    "%d windows at once do not fit the memory (%s); continuing with %d",
+                    len(batch_BS),
+                    reason,
+                    self.batch_size,
+                )
 
     def _free_memory(self) -> None:
         if self._device.type == "cuda":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,23 +224,20 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x_BPD: Tensor, bias_HPP: Tensor) -> Tensor:
         # float32 is for comparing: its sums stay those of the plain operations.
-        if torch.is_grad_enabled() or x_BPD.dtype == torch.float32:
-            return _encode(x_BPD, bias_HPP, self)
-        return _compiled_encode(x_BPD, bias_HPP, self)
+        is_plain = torch.is_grad_enabled() or x_BPD.dtype == torch.float32
+        project, attend, finish = _PLAIN if is_plain else _COMPILED
+        return finish(x_BPD, attend(*project(x_BPD, self.attention), bias_HPP), self)
 
 
-def _encode(x_BPD: Tensor, bias_HPP: Tensor, layer: EncoderLayer, flex: bool = False) -> Tensor:
-    attended_BPD = layer.dropout(layer.attention(x_BPD, bias_HPP, flex))
+def _project(x_BPD: Tensor, attention: GatedAttention) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return attention.project(x_BPD)
+
+
+def _finish(x_BPD: Tensor, y_BHPK: Tensor, layer: EncoderLayer) -> Tensor:
+    attended_BPD = layer.dropout(layer.attention.out_proj(y_BHPK.transpose(1, 2).flatten(2)))
     x_BPD = layer.attention_norm(x_BPD * layer.residual_scale + attended_BPD)
     fed_BPD = layer.dropout(layer.fc2(F.gelu(layer.fc1(x_BPD))))
     return layer.final_norm(x_BPD * layer.residual_scale + fed_BPD)
-
-
-def _encode_flex(x_BPD: Tensor, bias_HPP: Tensor, layer: EncoderLayer) -> Tensor:
-    return _encode(x_BPD, bias_HPP, layer, flex=True)
-
-
-_compiled_encode = Compiled(_encode_flex, plain=_encode)
 
 
 class GatedAttention(nn.Module):
@@ -256,7 +253,8 @@ class GatedAttention(nn.Module):
         self.gate_linear = nn.Linear(width // heads, 8)
         self.gate_scale = nn.Parameter(torch.ones(1, heads, 1, 1))
 
-    def forward(self, x_BPD: Tensor, bias_HPP: Tensor, flex: bool = False) -> Tensor:
+    def project(self, x_BPD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries, keys and values ``[B, H, P, K]``, and the gate ``[B, H, P, 1]`` of the position bias."""
         q_BHPK, k_BHPK, v_BHPK = (
             projection(x_BPD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -264,10 +262,7 @@ class GatedAttention(nn.Module):
         update_BHP1, reset_BHP1 = (
             self.gate_linear(q_BHPK).unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
         )
-        gate_BHP1 = update_BHP1 * (reset_BHP1 * self.gate_scale - 1.0) + 2.0
-        attend = attend_flexibly if flex else attend_masked
-        y_BHPK = attend(q_BHPK, k_BHPK, v_BHPK, gate_BHP1, bias_HPP)
-        return self.out_proj(y_BHPK.transpose(1, 2).flatten(2))
+        return q_BHPK, k_BHPK, v_BHPK, update_BHP1 * (reset_BHP1 * self.gate_scale - 1.0) + 2.0
 
 
 def attend_masked(
@@ -288,3 +283,8 @@ def attend_flexibly(
         return score + gate_BHP[b, h, i] * bias_HPP[h, i, j]
 
     return flex_attention(q_BHPK, k_BHPK, v_BHPK, score_mod=gated)
+
+
+_PLAIN: tuple[Callable[..., Any], ...] = (_project, attend_masked, _finish)
+# Attention is compiled by itself: PyTorch's compiler takes only tensors in memory into the function of the scores.
+_COMPILED = (Compiled(_project), Compiled(attend_flexibly, plain=attend_masked), Compiled(_finish))

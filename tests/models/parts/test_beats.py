@@ -118,5 +118,17 @@ def test_the_layers_that_a_gpu_compiles_are_the_plain_ones() -> None:
     with torch.no_grad():
         for layer in model.layers:
             plain_BPD = layer(x_BPD, bias_HPP)
-            torch.testing.assert_close(beats._encode_flex(x_BPD, bias_HPP, layer), plain_BPD)
+            projected = beats._project(x_BPD, layer.attention)
+            attended_BHPK = attend_flexibly(*projected, bias_HPP)
+            torch.testing.assert_close(beats._finish(x_BPD, attended_BHPK, layer), plain_BPD)
             x_BPD = plain_BPD
+
+
+@pytest.mark.slow
+def test_attention_as_a_gpu_runs_it_can_be_compiled() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 24, 64).unflatten(-1, (4, -1)).transpose(1, 2) for _ in range(3))
+    gate, bias = torch.rand(2, 4, 24, 1), torch.randn(4, 24, 24)
+    with torch.inference_mode():
+        compiled = torch.compile(attend_flexibly)(q, k, v, gate, bias)
+    torch.testing.assert_close(compiled, attend_masked(q, k, v, gate, bias), atol=1e-5, rtol=1e-4)
