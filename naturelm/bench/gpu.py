@@ -422,9 +422,10 @@ def _occupy(card_bytes: float, device: torch.device) -> Tensor:
     free, total = torch.cuda.mem_get_info(device)
     used = total - free
     if not used < card_bytes < total:
+        own = torch.cuda.memory_allocated(device)
         raise NaturelmError(
             f"a card of {card_bytes / 1e9:g} GB is not simulated: this one has {total / 1e9:.0f} GB, of which "
-            f"{used / 1e9:.1f} are in use, {torch.cuda.memory_allocated(device) / 1e9:.1f} of them by tensors of this process"
+            f"{used / 1e9:.1f} are in use, {own / 1e9:.1f} of them by tensors of this process"
         )
     return torch.empty(int(total - card_bytes), dtype=torch.uint8, device=device)
 
