@@ -27,7 +27,7 @@ Check = Callable[[torch.device, bool], dict[str, Any]]
 _TIMES_AS_FAR = 1.5
 _ALWAYS_ALLOWED = 1e-3
 # The tensor cores add FP8 products with some 14 bits, and write bfloat16.
-_FP8_ALLOWED = 5e-2
+_FP8_ALLOWED = 1e-2
 
 
 @torch.inference_mode()
@@ -110,7 +110,8 @@ def fp8_products(device: torch.device, full_size: bool) -> dict[str, Any]:
     if missing is not None:
         return {"ok": True, "left_out": f"needs {missing}"}
     inputs, outputs = (4096, 6144) if full_size else (256, 128)
-    x_NI, stored = _noise(256, inputs, device=device), kind.store(_noise(outputs, inputs, device=device))
+    noise_RI = _noise(256 + outputs, inputs, device=device)
+    x_NI, stored = noise_RI[:256], kind.store(noise_RI[256:])
     numbers, scales = kind.prepare(x_NI)
     assert stored.scales is not None
     exact = (numbers.float() @ stored.values.float().t()) * scales * stored.scales.t()

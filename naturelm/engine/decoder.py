@@ -83,6 +83,9 @@ class Decoder:
         attention, mlp = layer.self_attn, layer.mlp
 
         def store(*projections: nn.Linear) -> Stored:
+            if self.device.type == "cuda":
+                # What the last matrix replaced goes back to the card: a smaller one in its place would leave a gap.
+                torch.cuda.empty_cache()
             stored = self.kind.store(_joined([projection.weight for projection in projections]))
             if release and stored.values.dtype != self.dtype:
                 for projection in projections:

@@ -12,7 +12,7 @@ import logging
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -177,6 +177,8 @@ class Engine:
             torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
         )
         self._encode_stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        # Copying a batch to the GPU and launching its encoder takes the host as long as launching its answers.
+        self._encode_thread = ThreadPoolExecutor(1) if self._device.type == "cuda" else None
         self.ask(queries)
 
     @torch.inference_mode()
@@ -279,18 +281,22 @@ class Engine:
         return counts[1] > counts[0]
 
     def _batches(self, waveforms_BS: Tensor) -> Iterator[list[list[Answer]]]:
-        """Answers batch by batch; while one is answered the next is encoded, on a GPU in a separate stream."""
-        done, encoded = 0, None
+        """Answers batch by batch; on a GPU the next is encoded meanwhile, by a separate thread in a separate stream."""
+        done = 0
+        encoded: Future[Tensor] | None = None
         while done < len(waveforms_BS):
             batch_BS = waveforms_BS[done : done + self.batch_size]
             try:
                 audio_BAD = self.encode(batch_BS) if encoded is None else self._wait(encoded)
                 after_BS = waveforms_BS[done + len(batch_BS) :][: self.batch_size]
-                overlap = self._encode_stream is not None and len(after_BS) > 0
-                encoded = self._encode_aside(after_BS) if overlap else None
+                encoded = None
+                if self._encode_thread is not None and len(after_BS) > 0:
+                    encoded = self._encode_thread.submit(self._encode_aside, after_BS)
                 answers = self._answer_batch(batch_BS, audio_BAD)
             except Exception as error:  # memory runs out by many names
                 last_one = len(batch_BS) == 1
+                if encoded is not None:
+                    encoded.exception()  # waits: the thread must not go on while memory is freed
                 if not is_out_of_memory(error) or (last_one and self._device.type != "cuda"):
                     raise
                 encoded, self._buffer = None, None
@@ -354,17 +360,17 @@ class Engine:
     def _encode_part(self, waveforms_BS: Tensor) -> Tensor:
         return self.model.encode_audio(waveforms_BS, self.pad_to_window)
 
+    @torch.inference_mode()
     def _encode_aside(self, waveforms_BS: Tensor) -> Tensor:
-        assert self._encode_stream is not None
-        self._encode_stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._encode_stream):
             return self.encode(waveforms_BS)
 
-    def _wait(self, audio_BAD: Tensor) -> Tensor:
-        assert self._encode_stream is not None
-        current = torch.cuda.current_stream(self._device)
-        current.wait_stream(self._encode_stream)
-        audio_BAD.record_stream(current)
+    def _wait(self, encoded: Future[Tensor]) -> Tensor:
+        audio_BAD = encoded.result()
+        if self._encode_stream is not None:
+            current = torch.cuda.current_stream(self._device)
+            current.wait_stream(self._encode_stream)
+            audio_BAD.record_stream(current)
         return audio_BAD
 
     def _find_batch_size(self) -> int:

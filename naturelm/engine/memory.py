@@ -83,9 +83,14 @@ def plan_batch(free_bytes: int, needs: BatchNeeds, most: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes of a GPU's memory that this process may still take, those that PyTorch keeps for it included."""
+    """Bytes of a GPU's memory that this process may still take.
+
+    What PyTorch keeps between its tensors does not count: it is in pieces, too small for what a batch needs.
+    """
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
-    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    return int(free)
 
 
 def wait_for_memory(

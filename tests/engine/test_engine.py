@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -216,6 +217,16 @@ def test_running_out_of_memory_halves_the_batch_and_loses_no_window(error: Excep
         assert_same(row[0], plain(window, PROMPTS[0], 12, 1))
     assert crowded.refused == [6, 3]
     assert engine.batch_size == 1
+
+
+@pytest.mark.parametrize("room", [2, 6])
+def test_batches_encoded_ahead_by_another_thread_give_the_same_answers(room: int) -> None:
+    crowded = Crowded(early_ending_model(), room, torch.OutOfMemoryError("CUDA out of memory"))
+    engine = Engine(crowded, [EngineQuery(PROMPTS[0], 12)], batch_size=4)  # type: ignore[arg-type]
+    engine._encode_thread = ThreadPoolExecutor(1)  # as on a GPU
+    for window, row in enumerate(engine.answer(windows())):
+        assert_same(row[0], plain(window, PROMPTS[0], 12, 1))
+    assert engine.batch_size == min(room, 4)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:

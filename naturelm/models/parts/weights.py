@@ -22,6 +22,7 @@ from naturelm.models.parts.linear import linear
 
 FP8 = torch.float8_e4m3fn
 FP8_LARGEST = torch.finfo(FP8).max
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,13 @@ def quantize_rows(x_NI: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _store_fp8(weight_OI: Tensor) -> Stored:
-    return Stored(*quantize_rows(weight_OI))
+    # Some rows at a time, into what is made first: what quantising needs between is small and leaves no gaps.
+    values_OI = torch.empty_like(weight_OI, dtype=FP8)
+    scales_O1 = weight_OI.new_empty(len(weight_OI), 1, dtype=torch.float32)
+    for start in range(0, len(weight_OI), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        values_OI[rows], scales_O1[rows] = quantize_rows(weight_OI[rows])
+    return Stored(values_OI, scales_O1)
 
 
 def _multiply_fp8(prepared: tuple[Tensor, Tensor], stored: Stored) -> Tensor:
