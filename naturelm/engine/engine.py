@@ -345,7 +345,11 @@ class Engine:
     def encode(self, waveforms_BS: Tensor) -> Tensor:
         """Audio tokens of a batch, as the engine's language model takes them: ``[windows, tokens, width]``."""
         if self._encode_stream is None:
-            parts = waveforms_BS.split(_CPU_ENCODE_AT_ONCE)
+            # Every thread has a part; a single window has all threads.
+            at_once = max(1, min(_CPU_ENCODE_AT_ONCE, -(-len(waveforms_BS) // torch.get_num_threads())))
+            parts = waveforms_BS.split(at_once)
+            if len(parts) == 1:
+                return self._encode_part(waveforms_BS)
             return torch.cat(list(self._cpu_encoders.map(self._encode_part, parts)))
         waveforms_BS = waveforms_BS.pin_memory() if waveforms_BS.device.type == "cpu" else waveforms_BS
         waveforms_BS = waveforms_BS.to(self._device, non_blocking=True)

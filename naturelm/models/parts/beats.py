@@ -139,8 +139,7 @@ class PositionConv(nn.Module):
     def _multiply(self, x_BPD: Tensor) -> Tensor:
         batch, length, _ = x_BPD.shape
         block = self._BLOCK.get(x_BPD.device.type, 8)
-        # bfloat16 products on CPUs gain little over so short a matrix, and the convolution above has float32 there.
-        dtype = torch.float32 if x_BPD.device.type == "cpu" and x_BPD.dtype.itemsize < 4 else x_BPD.dtype
+        dtype = x_BPD.dtype
         banded_GIO = self._banded_weight(block, x_BPD.device, dtype)
         blocks = -(-length // block)
         before = self.kernel // 2
@@ -148,7 +147,13 @@ class PositionConv(nn.Module):
         padded_BPD = F.pad(x_BPD.to(dtype), (0, 0, before, max(0, after)))
         seen_BNGCI = padded_BPD.unflatten(2, (self.groups, -1)).unfold(1, block + self.kernel - 1, block)
         rows_GNI = seen_BNGCI[:, :blocks].permute(2, 0, 1, 4, 3).reshape(self.groups, batch * blocks, -1)
-        y_GNO = torch.bmm(rows_GNI, banded_GIO)
+        if x_BPD.device.type == "cpu":
+            # `bmm` is left to MKL, which is two to four times slower here than oneDNN on AMD processors.
+            y_GNO = torch.stack(
+                [linear(rows, banded.t()) for rows, banded in zip(rows_GNI, banded_GIO, strict=True)]
+            )
+        else:
+            y_GNO = torch.bmm(rows_GNI, banded_GIO)
         y_BPD = y_GNO.unflatten(2, (block, -1)).unflatten(1, (batch, blocks)).permute(1, 2, 3, 0, 4)
         y_BPD = y_BPD.reshape(batch, blocks * block, -1)[:, :length]
         return (y_BPD + self.bias.to(dtype)).to(x_BPD.dtype)
@@ -269,8 +274,27 @@ def attend_masked(
     q_BHPK: Tensor, k_BHPK: Tensor, v_BHPK: Tensor, gate_BHP1: Tensor, bias_HPP: Tensor
 ) -> Tensor:
     """Attention with the gated bias written out as a mask."""
+    if q_BHPK.device.type == "cpu" and q_BHPK.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+        return _attend_head_by_head(q_BHPK, k_BHPK, v_BHPK, gate_BHP1, bias_HPP)
     mask_BHPP = (gate_BHP1 * bias_HPP).to(q_BHPK.dtype)
     return F.scaled_dot_product_attention(q_BHPK, k_BHPK, v_BHPK, attn_mask=mask_BHPP)
+
+
+def _attend_head_by_head(
+    q_BHPK: Tensor, k_BHPK: Tensor, v_BHPK: Tensor, gate_BHP1: Tensor, bias_HPP: Tensor
+) -> Tensor:
+    """As `attend_masked`, twice as fast in bfloat16: one head's scores stay in a core's cache, in float32.
+
+    PyTorch's attention multiplies in bfloat16 no faster than in float32 on CPUs without AMX; single products do.
+    """
+    y_BHPK = torch.empty_like(q_BHPK)
+    scale = q_BHPK.shape[-1] ** -0.5
+    for window in range(q_BHPK.shape[0]):
+        for head, bias_PP in enumerate(bias_HPP):
+            scores_PP = torch.mm(q_BHPK[window, head], k_BHPK[window, head].t()).float().mul_(scale)
+            shares_PP = scores_PP.addcmul_(gate_BHP1[window, head], bias_PP).softmax(-1).to(q_BHPK.dtype)
+            y_BHPK[window, head] = shares_PP @ v_BHPK[window, head]
+    return y_BHPK
 
 
 def attend_flexibly(

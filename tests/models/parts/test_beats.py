@@ -132,3 +132,13 @@ def test_attention_as_a_gpu_runs_it_can_be_compiled() -> None:
     with torch.inference_mode():
         compiled = torch.compile(attend_flexibly)(q, k, v, gate, bias)
     torch.testing.assert_close(compiled, attend_masked(q, k, v, gate, bias), atol=1e-5, rtol=1e-4)
+
+
+def test_bfloat16_attention_on_a_cpu_is_that_of_float32() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 40, 16) for _ in range(3))
+    gate, bias = torch.rand(2, 3, 40, 1) * 2 + 1, torch.randn(3, 40, 40)
+    with torch.no_grad():
+        expected = attend_masked(q, k, v, gate, bias)
+        half = attend_masked(*(tensor.bfloat16() for tensor in (q, k, v, gate, bias))).float()
+    assert (half - expected).norm() < 0.02 * expected.norm()
