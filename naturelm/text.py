@@ -64,6 +64,20 @@ def _plain(text: str) -> str:
     return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 
+def counted(number: int, what: str, plural: str | None = None) -> str:
+    """A number and what it counts: `1 window`, `1,200 windows`.
+
+    Parameters
+    ----------
+    number : int
+    what : str
+        In the singular.
+    plural : str, optional
+        Where it is not the singular with an `s`.
+    """
+    return f"{number:,} {what if number == 1 else plural or what + 's'}"
+
+
 def one_line(text: str, limit: int = 120) -> str:
     """Fold white space, drop control and other invisible characters, and cut to `limit` characters."""
     visible = "".join(" " if char.isspace() else char for char in text)

@@ -102,7 +102,7 @@ def process_archive(
         silent = [unread(segment) for segment in todo.due if not segment.window_count]
         staged = {segment.id for segment in todo.staged}
         committer = Committer(output, config, model.name, [*todo.due, *todo.staged], staged, counts)
-        for line in [*scan.notices(), *closed_lists(config), *changes.told(prune)]:
+        for line in [*scan.notices(), *closed_lists(config), *changes.sentences(prune)]:
             progress.say(line)
         progress.also(lambda figures: run.progress(figures.as_json()), UPDATE_EVERY_S)
         progress.start(sum(read.sound_s for read in reads), len(scan.recordings), todo.done_before)

@@ -90,7 +90,9 @@ def forecast(paths: Sequence[Location], out: Location, config: ArchiveConfig, *,
         segment_windows = output.analysis.segment_windows
         rate = earlier_rate(out, output.analysis.hash)
     changes = compare_scan(scan, published, out)
-    manifest = Manifests(out).write(scan.own, scan.recordings, scan.scope, config.windows, segment_windows)
+    manifest = Manifests(out).write(
+        scan.own, scan.recordings, scan.scope, scan.placement.divisions, config.windows, segment_windows
+    )
     # Rows that are carried over need no work, rows of replaced files do.
     carried = {new.recording_id for old, new in changes.moves if old.recording_id != new.recording_id}
     todo = find_todo(

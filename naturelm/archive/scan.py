@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from naturelm.archive.selection import check_selection
@@ -15,13 +15,14 @@ from naturelm.errors import NaturelmError
 from naturelm.ids import split_segment_id
 from naturelm.recordings import LeftOut, Recording, find_audio, probe_all
 from naturelm.recordings.name_patterns import apply_pattern
+from naturelm.recordings.station_names import BY_PATTERN, Placement, overlaps, place_stations
 from naturelm.recordings.stations import Stations, read_stations
 from naturelm.results.days import PublishedRecording
 from naturelm.results.layout import is_output
 from naturelm.results.output import Output
 from naturelm.results.scans import Manifests, Scope, Seen, place_of
 from naturelm.storage import Location
-from naturelm.text import suggestion
+from naturelm.text import counted, suggestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Scan:
         What else is there.
     undated : int
         Recordings that the selection leaves out because their start time is not known.
+    placement : Placement
+        How the stations of `own` were found.
     """
 
     own: list[Recording]
@@ -50,6 +53,17 @@ class Scan:
     stations: Stations | None
     left_out: list[LeftOut]
     undated: int
+    placement: Placement
+
+    def station_sources(self) -> dict[str, tuple[str, ...]]:
+        """By station: how it was found, in a few words for each way."""
+        sources: dict[str, set[str]] = defaultdict(set)
+        for placed, recording in zip(self.placement.recordings, self.recordings, strict=True):
+            if recording.station == placed.station:
+                sources[recording.station].update(self.placement.sources[placed.station])
+            else:
+                sources[recording.station].add(BY_PATTERN)
+        return {station: tuple(sorted(found)) for station, found in sources.items()}
 
     def notices(self) -> list[str]:
         """One sentence for each kind of thing that was left out or ignored."""
@@ -58,12 +72,19 @@ class Scan:
         if copies:
             first, second = copies[0]
             lines.append(
-                f"{len(copies)} recordings have the same content as another one, such as {second.path} and {first.path}"
+                f"{counted(len(copies), 'recording')} with the same content as another one, such as {second.path} "
+                f"and {first.path}"
             )
         if self.undated:
             lines.append(
-                f"left out by --dates or --hours: {self.undated} recordings without a known start time; "
+                f"left out by --dates or --hours: {counted(self.undated, 'recording')} without a known start time; "
                 "--include-undated processes them"
+            )
+        for station, pairs in sorted(overlaps(self.recordings).items()):
+            first, second = pairs[0]
+            lines.append(
+                f"station {station!r}: {counted(len(pairs), 'overlap')} of recordings in time, such as {second.path} "
+                f"with {first.path}; if two recorders share this name, give --station-from"
             )
         if self.stations is None:
             return lines
@@ -73,8 +94,8 @@ class Scan:
         unmatched = [name for name in self.stations.names if name not in here]
         if unmatched:
             lines.append(
-                f"stations file: {len(unmatched)} stations have no recordings here, such as {unmatched[0]!r}; "
-                f"{suggestion(unmatched[0], here)}"
+                f"stations file: {counted(len(unmatched), 'station')} without recordings here, such as "
+                f"{unmatched[0]!r}; {suggestion(unmatched[0], here)}"
             )
         return lines
 
@@ -106,14 +127,22 @@ def scan_archive(paths: Sequence[Location], out: Location, config: ArchiveConfig
         raise NaturelmError(
             f"{where}: no recordings found; give a directory or file with WAV, FLAC, MP3 or the like"
         )
-    recordings = own
+    placement = place_stations(own, config.recordings.station, manifests.divisions())
+    recordings = placement.recordings
     if config.recordings.name_pattern is not None:
-        recordings = apply_pattern(own, config.recordings.name_pattern)
+        recordings = apply_pattern(recordings, config.recordings.name_pattern)
+        if config.recordings.station != "auto":
+            recordings = [
+                replace(recording, station=placed.station)
+                if recording.station != placed.station
+                else recording
+                for recording, placed in zip(recordings, placement.recordings, strict=True)
+            ]
     if stations is not None:
         recordings = [stations.describe(recording) for recording in recordings]
         _check_stations_file(config, stations, recordings)
     undated = check_selection(recordings, config.selection, config.windows)
-    return Scan(own, recordings, Scope.of(paths, own), stations, found.left_out, undated)
+    return Scan(own, recordings, Scope.of(paths, own), stations, found.left_out, undated, placement)
 
 
 def _check_stations_file(config: ArchiveConfig, stations: Stations, recordings: Sequence[Recording]) -> None:
@@ -148,7 +177,12 @@ def settle(
     # Of recordings that are tried again, staged segments take the place of published ones.
     staged = output.unstage_published(old for old in published if not (retry_failed and old.has_failed))
     Manifests(output.directory).write(
-        scan.own, scan.recordings, scan.scope, config.windows, output.analysis.segment_windows
+        scan.own,
+        scan.recordings,
+        scan.scope,
+        scan.placement.divisions,
+        config.windows,
+        output.analysis.segment_windows,
     )
     todo = find_todo(
         [recording for recording in scan.recordings if recording.recording_id not in changes.kept_out],
@@ -166,8 +200,8 @@ def settle(
 def _outdated(scan: Scan, output: Output, prune: bool) -> set[str]:
     """Staged segments that would not be staged now: of files with other names, contents, times or places."""
     staged = output.staged.ids()
-    told = output.staged_recordings(staged)
-    changes = compare_scan(scan, list(told.values()), output.directory)
+    recordings = output.staged_recordings(staged)
+    changes = compare_scan(scan, list(recordings.values()), output.directory)
     over = {old.recording_id for old, _ in changes.moves}
     over |= {old.recording_id for old in [*changes.stale, *(changes.vanished if prune else [])]}
     return {segment_id for segment_id in staged if split_segment_id(segment_id)[0] in over}
@@ -194,20 +228,23 @@ class Changes:
     vanished: list[PublishedRecording] = field(default_factory=list)
     kept_out: set[str] = field(default_factory=set)
 
-    def told(self, prune: bool) -> list[str]:
+    def sentences(self, prune: bool) -> list[str]:
         """One sentence for each kind of change."""
         renamed = sum(old.recording_id != new.recording_id for old, new in self.moves)
-        said = [
-            (renamed, "renamed: their rows are kept under the new names"),
-            (len(self.moves) - renamed, "at another place or time than before: their rows say so"),
-            (len(self.stale), "replaced by other files: their rows are dropped"),
+        kinds = [
+            (renamed, "renamed", "the rows are kept under the new names"),
+            (len(self.moves) - renamed, "with another station, path or time", "the rows are updated"),
+            (len(self.stale), "replaced by other files", "the rows are dropped"),
             (
                 len(self.vanished),
-                "no longer there: their rows are " + ("dropped" if prune else "kept; --prune drops them"),
+                "no longer there",
+                "the rows are " + ("dropped" if prune else "kept; --prune drops them"),
             ),
-            (len(self.kept_out), "cannot be read now and could before: their rows stay as they are"),
+            (len(self.kept_out), "now unreadable", "the rows stay as they are"),
         ]
-        return [f"{number} recordings {what}" for number, what in said if number]
+        return [
+            f"{counted(number, 'recording')} {what}: {effect}" for number, what, effect in kinds if number
+        ]
 
 
 def find_changes(

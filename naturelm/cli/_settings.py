@@ -17,7 +17,7 @@ from naturelm.errors import NaturelmError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 SECTIONS = {
-    "Input and output": ["out", "config", "name_pattern", "stations_file", "channel"],
+    "Input and output": ["out", "config", "name_pattern", "station_from", "stations_file", "channel"],
     "Model and queries": ["model", "llm", "merging_alpha", "queries", "window", "hop", "gate"],
     "Selection": ["dates", "hours", "include_undated", "stations", "sample", "order"],
     "Compute": ["workers", "max_workers", "gpus_per_worker", "batch_size", "address"],
@@ -32,6 +32,7 @@ _SETTINGS = {
     "window": "windows.length_s",
     "hop": "windows.hop_s",
     "name_pattern": "recordings.name_pattern",
+    "station_from": "recordings.station",
     "channel": "audio.channel",
     "gate": "gate.threshold_db",
     "dates": "selection.dates",
@@ -84,6 +85,12 @@ _OPTIONS = [
         "--name-pattern",
         metavar="PATTERN",
         help="What file names contain, such as '{station}_%y%m%d_%H%M%S'.  [default: what known recorders write]",
+    ),
+    click.option(
+        "--station-from",
+        metavar="RULE",
+        help="Where a recording's station is written: auto, name, folder, folder:N (the N-th directory below PATH; "
+        "from the file: -1), or a pattern such as '{station}_*'.  [default: auto]",
     ),
     click.option(
         "--stations-file",

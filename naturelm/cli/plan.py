@@ -13,7 +13,7 @@ from rich.table import Table
 from naturelm.cli._options import SectionedCommand
 from naturelm.cli._settings import SECTIONS, archive_config, archive_options
 from naturelm.cli._types import LOCATION
-from naturelm.text import duration, file_size, printable
+from naturelm.text import counted, duration, file_size, printable
 
 if TYPE_CHECKING:
     from naturelm.archive.plan import Forecast
@@ -47,68 +47,89 @@ def plan(paths: tuple[Location, ...], out: Location, trial: bool, **given: Any) 
 
     found = forecast(paths, out, settings, trial=trial)
     console = Console()
-    _print_survey(console, survey(found.scan.recordings))
+    _print_survey(console, survey(found.scan.recordings), found.scan.station_sources())
     for line in [*found.scan.notices(), *closed_lists(settings)]:
         _print(console, line)
     _print_stations(console, found)
     _print_work(console, found, out)
 
 
-def _print_survey(console: Console, found: Survey) -> None:
+def _print_survey(console: Console, found: Survey, sources: dict[str, tuple[str, ...]]) -> None:
     statuses = ", ".join(f"{number} {status}" for status, number in sorted(found.statuses.items()))
-    _print(console, f"{found.recordings} recordings ({statuses}), {duration(found.sound_s)} of sound")
-    table = Table("station", "recordings", "hours", "first start", "last start", box=None)
+    _print(
+        console, f"{counted(found.recordings, 'recording')} ({statuses}), {duration(found.sound_s)} of sound"
+    )
+    table = Table("station", "found by", "recordings", "hours", "first start", "last start", box=None)
     for name, station in list(found.stations.items())[: 2 * _SHOWN]:
         table.add_row(
             escape(printable(name)),
+            " + ".join(sources.get(name, ())),
             str(station.recordings),
             f"{station.sound_s / 3600:.1f}",
             _minute(station.first),
             _minute(station.last),
         )
     if len(found.stations) > 2 * _SHOWN:
-        table.add_row(f"… and {len(found.stations) - 2 * _SHOWN} more stations", "", "", "", "")
+        table.add_row(f"… and {len(found.stations) - 2 * _SHOWN} more stations", "", "", "", "", "")
     console.print(table)
-    _print(console, f"{found.dates} station-days")
+    _print(console, counted(found.dates, "station-day"))
     if found.without_time:
-        _print(console, f"{found.without_time} recordings without a known start time")
+        _print(console, f"{counted(found.without_time, 'recording')} without a known start time")
     if found.without_utc:
-        _print(console, f"{found.without_utc} recordings in local time only; a stations file gives them UTC")
+        _print(
+            console,
+            f"{counted(found.without_utc, 'recording')} in local time only; a stations file gives them UTC",
+        )
     for kind in found.ambiguous:
         _print(console, kind.sentence)
-    _list(console, "broken or empty", found.broken)
-    _list(console, "recordings with a doubtful clock", found.clocks)
-    _list(console, "remarks on metadata", found.remarks)
-    _list(console, "overlaps", [_sentence(pause) for pause in found.overlaps])
-    _list(console, "pauses longer than usual", [_sentence(pause) for pause in found.gaps])
+    _list(console, "broken or empty recording", found.broken)
+    _list(console, "recording with a doubtful clock", found.clocks, "recordings with a doubtful clock")
+    _list(console, "remark on metadata", found.remarks, "remarks on metadata")
+    _list(console, "overlap", [_sentence(pause) for pause in found.overlaps])
+    _list(
+        console,
+        "pause longer than usual",
+        [_sentence(pause) for pause in found.gaps],
+        "pauses longer than usual",
+    )
 
 
 def _print_stations(console: Console, work: Forecast) -> None:
     if work.scan.stations is None:
         return
     here = {recording.station for recording in work.scan.recordings}
-    _list(console, "stations without a row in the stations file", sorted(here - {*work.scan.stations.names}))
+    _list(
+        console,
+        "station without a row in the stations file",
+        sorted(here - {*work.scan.stations.names}),
+        "stations without a row in the stations file",
+    )
     outside = [
         recording.path
         for recording in work.scan.own
         if recording.station in work.scan.stations.names
         and work.scan.stations.deployment_of(recording) is None
     ]
-    _list(console, "recordings outside the deployments of their station", outside)
+    _list(
+        console,
+        "recording outside the deployments of its station",
+        outside,
+        "recordings outside the deployments of their station",
+    )
 
 
 def _print_work(console: Console, work: Forecast, out: Location) -> None:
-    for line in work.changes.told(prune=False):
+    for line in work.changes.sentences(prune=False):
         _print(console, line)
     if work.todo.done_before:
-        _print(console, f"{work.todo.done_before} recordings already processed")
+        _print(console, f"{counted(work.todo.done_before, 'recording')} already processed")
     if work.todo.left_out:
-        _print(console, f"{work.todo.left_out} segments not selected")
+        _print(console, f"{counted(work.todo.left_out, 'segment')} not selected")
     windows = work.windows
     _print(
         console,
-        f"to do: {windows} windows in {len(work.todo.due)} segments, {duration(work.sound_s)} of sound; "
-        f"{len(work.todo.staged)} segments wait for their day",
+        f"to do: {counted(windows, 'window')} in {counted(len(work.todo.due), 'segment')}, "
+        f"{duration(work.sound_s)} of sound; segments that wait for the rest of their day: {len(work.todo.staged)}",
     )
     if windows and work.rate is not None:
         takes_s = windows / work.rate.windows_per_s
@@ -132,10 +153,10 @@ def _print_work(console: Console, work: Forecast, out: Location) -> None:
     _print(console, f"manifest: {out}/_plans/{work.manifest}.parquet")
 
 
-def _list(console: Console, what: str, lines: list[str]) -> None:
+def _list(console: Console, what: str, lines: list[str], plural: str | None = None) -> None:
     if not lines:
         return
-    _print(console, f"{len(lines)} {what}:")
+    _print(console, f"{counted(len(lines), what, plural)}:")
     for line in lines[:_SHOWN]:
         _print(console, f"  {line}")
     if len(lines) > _SHOWN:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from naturelm.config.defaults import MIN_SAMPLE_RATE_HZ
 from naturelm.config.name_pattern import GivenPattern
 from naturelm.config.spans import parse_dates, parse_hours
+from naturelm.config.station_rule import parse_station_rule
 from naturelm.ids import settings_hash
 from naturelm.text import printable
 from naturelm.windows import check_window
@@ -156,9 +157,13 @@ class RecordingSettings(Section):
         A header with a lower rate is taken for damaged: its recording is `unsupported`.
     name_pattern : str, optional
         How file names give start and station, see `naturelm.config.name_pattern`.
+    station : str
+        Where a recording's station is written: `auto`, `name`, `folder`, `folder:N` or a pattern, see
+        `naturelm.config.station_rule`.
     """
 
     name_pattern: str | None = None
+    station: str = "auto"
     min_sample_rate_hz: float = Field(default=MIN_SAMPLE_RATE_HZ, gt=0, le=100_000, allow_inf_nan=False)
 
     @field_validator("name_pattern")
@@ -167,6 +172,12 @@ class RecordingSettings(Section):
         if name_pattern is not None:
             GivenPattern(name_pattern)
         return name_pattern
+
+    @field_validator("station")
+    @classmethod
+    def _station_is_valid(cls, station: str) -> str:
+        parse_station_rule(station)
+        return station
 
 
 class AudioSettings(Section):

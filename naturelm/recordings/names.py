@@ -179,8 +179,14 @@ _STATION = re.compile(
     r"(?:_(?:19|20)\d{6}[_$]\d{6}(?!\d)|[-_](?:19|20)\d\d-\d\d-\d\d[_T]\d\d[-_.:]\d\d|_\d{6}_\d{6}(?!\d))"
 )
 _SERIAL_NUMBER = re.compile(r"[0-9A-F]{16}")
-# Prefixes that name the kind of recorder or file.
-_NO_STATIONS = frozenset({"WISPR", "REC", "RECORDING", "VOICE", "AUDIO", "AUD", "VID", "IMG"})
+# Prefixes that name the kind of recorder or file, or what a detector made of it.
+_NOT_STATIONS = frozenset({
+    "WISPR", "REC", "RECORDING", "VOICE", "AUDIO", "AUD", "VID", "IMG", "NOID", "NO_ID", "NOISE", "UNKNOWN",
+})  # fmt: skip
+# Bat detectors write what they take a bat for: three letters of the genus and three of the species.
+_BAT_SPECIES = re.compile(
+    r"(?:ANT|BAR|COR|EPT|EUD|EUM|HYP|IDI|LAS|MIN|MIO|MOL|MOR|MYO|NYC|OTO|PAR|PER|PIP|PLE|RHI|TAD|VES)[A-Z]{3}"
+)
 
 _AUDIOMOTH_FIRST, _AUDIOMOTH_LAST = 2017, 2037
 # Of a year, and of a month, day, hour and minute with blanks in place of zeros.
@@ -227,19 +233,21 @@ def _facts(
     name: str, end: int, start_local: datetime, offset_minutes: int | None, station: str | None
 ) -> NameFacts:
     latitude, longitude = _position(name[end:])
-    return NameFacts(start_local, offset_minutes, latitude, longitude, station or _station(name))
+    return NameFacts(start_local, offset_minutes, latitude, longitude, station or station_in_name(name))
 
 
-def _station(name: str) -> str | None:
+def station_in_name(name: str) -> str | None:
+    """The prefix by which a file name says its station; None where it has none.
+
+    The serial number that AudioMoths put there says which recorder it was and not where, and a species' code what a
+    detector took the sound for.
+    """
     match = _STATION.match(name)
-    # AudioMoths put their serial number there, which says which recorder it was and not where.
-    if (
-        match is None
-        or _SERIAL_NUMBER.fullmatch(match["station"])
-        or match["station"].upper() in _NO_STATIONS
-    ):
+    if match is None:
         return None
-    return match["station"]
+    prefix = match["station"]
+    is_species = _BAT_SPECIES.fullmatch(prefix) or prefix.upper() in _NOT_STATIONS
+    return None if is_species or _SERIAL_NUMBER.fullmatch(prefix) else prefix
 
 
 def _unix_time(written: dict[str, str]) -> datetime | None:

@@ -22,6 +22,7 @@ from naturelm.recordings.discovery import FoundFile, find_audio, path_to_text
 from naturelm.recordings.headers import BadFileError, Header, read_header
 from naturelm.recordings.metadata import Tags, combine
 from naturelm.recordings.recording import Recording
+from naturelm.recordings.station_names import place
 from naturelm.recordings.times import in_utc
 from naturelm.storage import Location, StoreError, StorePath
 from naturelm.text import composed
@@ -180,7 +181,7 @@ def _described(found: FoundFile, tags: Tags) -> Recording:
         recording_id="",
         path=found.relative_path,
         root=path_to_text(str(found.root)),
-        station=composed(said.station or _place(found)),
+        station=composed(said.station or place(found.relative_path, path_to_text(found.root.name) or "root")),
         start_local=said.start_local,
         start_time=start_time,
         start_time_source=said.start_source,
@@ -189,11 +190,6 @@ def _described(found: FoundFile, tags: Tags) -> Recording:
         longitude=said.longitude,
         remarks=said.problems,
     )
-
-
-def _place(found: FoundFile) -> str:
-    directories = PurePosixPath(found.relative_path).parts[:-1]
-    return directories[0] if directories else path_to_text(found.root.name) or "root"
 
 
 def _measured(recording: Recording, header: Header, min_sample_rate_hz: float) -> Recording:

@@ -21,8 +21,7 @@ class Recording:
     path, root : str
         Path below the archive root (forward slashes) and the root, as text (`discovery.path_to_text`).
     station : str
-        The recorder's prefix where the name has one, else the first directory below the root, else the
-        root's own name.
+        See `station_names`.
     start_local : datetime, optional
         The recorder's clock at the first sample, without zone.
     start_time : datetime, optional

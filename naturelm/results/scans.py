@@ -21,13 +21,14 @@ import pyarrow.parquet as pq
 from naturelm.config.archive import WindowSettings
 from naturelm.recordings import Recording
 from naturelm.recordings.discovery import path_from_text, path_to_text
+from naturelm.recordings.station_names import Division
 from naturelm.results.layout import PLANS
 from naturelm.results.parquet import write_table
 from naturelm.segments import cut_segments
 from naturelm.storage import Location, StorePath, is_url, list_files, location
 
 # Counts up when headers are read otherwise, too: what older manifests say of files is then not taken over.
-FORMAT = 3
+FORMAT = 4
 
 # What a stations file may change; `own` keeps what the file itself says, so that it need not be read again.
 _PLACE_AND_TIME: list[tuple[str, pa.DataType]] = [
@@ -150,6 +151,16 @@ class Manifests:
                 found.update(_covered_roots(pq.ParquetFile(file)))
         return found
 
+    def divisions(self) -> set[Division]:
+        """The stations that earlier scans divided."""
+        found: set[Division] = set()
+        for path in self._newest_first():
+            with path.open("rb") as file:
+                metadata = pq.ParquetFile(file).schema_arrow.metadata or {}
+            stored = json.loads(metadata.get(b"naturelm.divisions", b"[]"))
+            found.update((tuple(chain), key) for chain, key in stored)
+        return found
+
     def known(self, paths: Collection[Location]) -> dict[tuple[str, str], Recording]:
         """What earlier scans read from the files below `paths`, by root and path.
 
@@ -193,6 +204,7 @@ class Manifests:
         own: Sequence[Recording],
         described: Sequence[Recording],
         scope: Scope,
+        divisions: Collection[Division],
         windows: WindowSettings,
         segment_windows: int,
     ) -> str:
@@ -204,6 +216,8 @@ class Manifests:
             As the files say, and with what the stations file says.
         scope : Scope
             Where the scan looked.
+        divisions : collection of Division
+            Stations that are divided.
         windows, segment_windows
             How recordings are cut into segments.
         """
@@ -211,6 +225,7 @@ class Manifests:
             {
                 "naturelm.plan_format": str(FORMAT),
                 "naturelm.roots": json.dumps(sorted(scope.roots)),
+                "naturelm.divisions": json.dumps(sorted(divisions)),
                 "naturelm.windows": windows.model_dump_json(),
                 "naturelm.segment_windows": str(segment_windows),
             }

@@ -1,4 +1,4 @@
-"""Events: neighbouring detections of one label,"""
+"""Events: neighbouring detections of one label, merged."""
 
 from __future__ import annotations
 
@@ -11,27 +11,45 @@ GAP_S = 1.0
 """Longest pause within an event. File names tell a recording's start to the second, so recordings that
 follow each other without a gap may seem up to a second apart."""
 
-# Gaps and islands, in whole microseconds. A detection lies on its station's clock where the time is known, so
-# that an event may run from one recording into the next; otherwise on its own recording's.
+# Longer overlaps of recordings than those of one recorder that rounds its times.
+_OVERLAP_US = 2_000_000
+
+# Gaps and islands, in whole microseconds. A detection lies on its station's clock where the time is known and no
+# other recording of the station overlaps with its own, so that an event may run from one recording into the next;
+# otherwise on its own recording's.
 # `reach_us` is how far the detections before it reach: windows may overlap, so the last to start need not be
 # the last to end. Rows carry numbers and not texts through the sorts, which go through files when there are
 # millions; `max(… start …)` and not a running count, which takes DuckDB many times as long.
 _EVENTS_OF = """
 CREATE MACRO events_of(gap_s := {gap_s}, min_score := 0.0, across := true) AS TABLE
-WITH places AS MATERIALIZED (
+WITH timed AS (
+    SELECT
+        recording_id, path, station, date,
+        epoch_us(start_local) AS begins_us,
+        begins_us + (coalesce(duration_s, 0) * 1e6)::BIGINT - {overlap_us} AS ends_us
+    FROM recordings
+),
+places AS MATERIALIZED (
     SELECT
         recording_id, path, station, date,
         row_number() OVER (ORDER BY recording_id)::INTEGER AS recording,
-        dense_rank() OVER (ORDER BY station)::INTEGER AS place
-    FROM recordings
+        dense_rank() OVER (ORDER BY station)::INTEGER AS place,
+        -- Two recorders, or one with a wrong clock: what they recorded cannot be put in order.
+        coalesce(max(ends_us) OVER earlier > begins_us OR lead(begins_us) OVER later < ends_us, false) AS is_parallel
+    FROM timed
+    WINDOW
+        earlier AS (
+            PARTITION BY station ORDER BY begins_us, recording_id
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ),
+        later AS (PARTITION BY station ORDER BY begins_us, recording_id)
 ),
 spellings AS MATERIALIZED (
     SELECT label, label_key, name, dense_rank() OVER (ORDER BY label_key)::INTEGER AS kind FROM labels
 ),
 placed AS (
     SELECT
-        CASE WHEN across AND start_local IS NOT NULL THEN place ELSE -recording END
-            AS clock,
+        CASE WHEN across AND start_local IS NOT NULL AND NOT is_parallel THEN place ELSE -recording END AS clock,
         query,
         kind,
         coalesce(epoch_us(start_local), (start_s * 1e6)::BIGINT) AS from_us,
@@ -108,7 +126,7 @@ def create_events(connection: duckdb.DuckDBPyConnection) -> None:
 
     The connection needs `detections`, `recordings` and `labels`.
     """
-    connection.execute(_EVENTS_OF.format(gap_s=GAP_S))
+    connection.execute(_EVENTS_OF.format(gap_s=GAP_S, overlap_us=_OVERLAP_US))
     connection.execute("CREATE VIEW events AS FROM events_of()")
 
 

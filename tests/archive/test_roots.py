@@ -111,13 +111,13 @@ def test_part_of_the_archive_does_not_prune_the_rest(archive, tmp_path):
     done = CliRunner().invoke(
         main, ["process", str(archive / "siteA"), "--out", str(out), "--workers", "0", "--prune"]
     )
-    assert "1 recordings no longer there: their rows are dropped" in done.output
+    assert "1 recording no longer there: the rows are dropped" in done.output
     assert rows(out) == WHOLE[1:]
 
 
 def test_card_that_was_copied_twice_is_reported_by_process_and_plan(archive, tmp_path):
     shutil.copytree(archive / "siteA", archive / "copy of siteA")
-    line = "2 recordings have the same content as another one, such as siteA/20260514_210000.wav and copy of siteA/"
+    line = "2 recordings with the same content as another one, such as siteA/20260514_210000.wav and copy of siteA/"
     assert line in process(tmp_path / "out", archive)
     planned = CliRunner().invoke(main, ["plan", str(archive), "--out", str(tmp_path / "plan"), "--no-trial"])
     assert line in planned.output

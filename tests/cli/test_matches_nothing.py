@@ -98,7 +98,7 @@ def test_stations_files_saved_by_spreadsheets_are_read(plan, tmp_path, delimiter
     done = plan("--stations-file", str(path))
     assert done.exit_code == 0, done.output
     assert "ignored columns: habitat" in done.output
-    assert "1 stations have no recordings here, such as 'Rigde'; did you mean 'ridge'?" in done.output
+    assert "1 station without recordings here, such as 'Rigde'; did you mean 'ridge'?" in done.output
 
 
 def test_stations_file_of_another_archive_is_refused(plan, tmp_path):

@@ -41,10 +41,10 @@ def test_plan_tells_what_is_there_and_what_is_to_be_done(archive, tmp_path):
     lines = output_lines(archive, tmp_path / "out")
     assert "7 recordings (1 corrupt, 6 ok), 50.3 min of sound" in lines
     assert "2 station-days" in lines
-    assert "1 recordings without a known start time" in lines
-    assert "1 broken or empty:" in lines
+    assert "1 recording without a known start time" in lines
+    assert "1 broken or empty recording:" in lines
     assert "  B/20240501_040000.wav: corrupt (the file is empty)" in lines
-    assert "1 pauses longer than usual:" in lines
+    assert "1 pause longer than usual:" in lines
     assert "  A: 10.0 min before 2024-05-01 04:30:00 (after A/20240501_041000.wav)" in lines
     assert any(line.startswith("to do: 302 windows in 7 segments, 50.3 min of sound") for line in lines)
     assert any(line.startswith("disk: about ") for line in lines)
@@ -83,10 +83,10 @@ def test_plan_changes_no_table_and_tells_what_a_run_will_change(archive, tmp_pat
     (archive / "A/20240501_041000.wav").unlink()
     record(archive / "B/notes.wav", 8, seconds=30)
     lines = output_lines(archive, out)
-    assert "1 recordings renamed: their rows are kept under the new names" in lines
-    assert "1 recordings replaced by other files: their rows are dropped" in lines
-    assert "1 recordings no longer there: their rows are kept; --prune drops them" in lines
-    assert any(line.startswith("to do: 3 windows in 1 segments") for line in lines)
+    assert "1 recording renamed: the rows are kept under the new names" in lines
+    assert "1 recording replaced by other files: the rows are dropped" in lines
+    assert "1 recording no longer there: the rows are kept; --prune drops them" in lines
+    assert any(line.startswith("to do: 3 windows in 1 segment") for line in lines)
     assert tables(out) == before
 
 
@@ -94,10 +94,10 @@ def test_plan_tells_where_stations_file_and_archive_disagree(archive, tmp_path):
     stations = tmp_path / "stations.csv"
     stations.write_text("station,timezone,start,end\nA,Europe/Berlin,2024-05-02,2024-05-09\nC,,,\n")
     lines = output_lines(archive, tmp_path / "out", "--stations-file", stations)
-    at = lines.index("1 stations without a row in the stations file:")
+    at = lines.index("1 station without a row in the stations file:")
     assert lines[at + 1] == "  B"
     assert any(
-        line.startswith("stations file: 1 stations have no recordings here, such as 'C'") for line in lines
+        line.startswith("stations file: 1 station without recordings here, such as 'C'") for line in lines
     )
     assert "5 recordings outside the deployments of their station:" in lines
 
@@ -120,7 +120,7 @@ def test_doubtful_clocks_remarks_and_what_is_left_out_are_listed(tmp_path):
     record(tmp_path / "archive/20000101_000000.wav", 1, seconds=20)
     record(tmp_path / "archive/#recycle/20240501_000000.wav", 2, seconds=20)
     lines = output_lines(tmp_path / "archive", tmp_path / "out")
-    assert "1 recordings with a doubtful clock:" in lines
+    assert "1 recording with a doubtful clock:" in lines
     assert "  20000101_000000.wav: the clock shows 2000, where a clock begins that was never set" in lines
     assert any(line.startswith("left out: 1 ") and "#recycle (1)" in line for line in lines)
 
@@ -169,4 +169,4 @@ def test_stations_file_in_settings_lies_beside_them(archive, tmp_path):
     config.write_text("stations_file: places.csv\nselection:\n  dates: 2024-05-01\n")
     lines = output_lines(archive, tmp_path / "out", "--config", config)
     assert not any("local time only" in line for line in lines)
-    assert "1 segments not selected" in lines
+    assert "1 segment not selected" in lines

@@ -48,7 +48,7 @@ def check(recording: Recording) -> None:
         assert -180 <= recording.longitude <= 180
     with tempfile.TemporaryDirectory() as directory:
         Manifests(Path(directory)).write(
-            [recording], [recording], Scope.of([], [recording]), WindowSettings(), 60
+            [recording], [recording], Scope.of([], [recording]), (), WindowSettings(), 60
         )
     segments = cut_segments(recording, WindowSettings(), 60)
     assert len(segments) <= 1

@@ -29,7 +29,7 @@ def archive(tmp_path) -> Path:
 
 def write(archive: Path, out: Path, described: list[Recording] | None = None) -> str:
     own = scan([archive])
-    return Manifests(out).write(own, described or own, Scope.of([archive], own), TENS, 2)
+    return Manifests(out).write(own, described or own, Scope.of([archive], own), (), TENS, 2)
 
 
 def test_same_scan_has_the_same_name_and_is_one_file(archive, tmp_path):

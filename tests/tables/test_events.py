@@ -194,3 +194,20 @@ def test_command_refuses_what_makes_no_sense(tmp_path, options):
     result = CliRunner().invoke(main, ["events", str(write_results(tmp_path)), *options])
     assert result.exit_code == 2
     assert "Traceback" not in result.output
+
+
+def test_recordings_that_overlap_at_a_station_share_no_event(tmp_path):
+    rows = [
+        recording("a/1.wav", EVENING),
+        recording("b/1.wav", EVENING + dt.timedelta(seconds=5)),
+        recording("b/2.wav", EVENING + dt.timedelta(seconds=65)),
+    ]
+    found = [detection(row, start_s, "Robin") for row in rows for start_s in (0, 10, 50)]
+    assert merged(tmp_path, rows, found) == [
+        ("a/1.wav", 0, 20, 2),
+        ("b/1.wav", 0, 20, 2),
+        ("a/1.wav", 50, 60, 1),
+        ("b/1.wav", 50, 60, 1),
+        ("b/2.wav", 0, 20, 2),
+        ("b/2.wav", 50, 60, 1),
+    ]
