@@ -41,7 +41,8 @@ def test_demo_night_is_made_and_most_planted_sounds_are_found(tmp_path):
 
 @pytest.mark.slow
 def test_pocket_corpus_is_composed_of_clips_and_made_sounds(tmp_path):
-    from naturelm.training.data import DataSettings, Stream, read_examples
+    from naturelm.training.data import Stream, read_examples
+    from naturelm.training.data_settings import DataSettings
     from naturelm.training.initial_model import make_model
     from naturelm.training.objective import Preparer
     from naturelm.training.settings import ModelStart

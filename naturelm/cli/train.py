@@ -55,9 +55,11 @@ def train() -> None:
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint, if there is one.")
 def run(config: Path, workers: int | None, ray: bool | None, address: str | None, resume: bool) -> None:
     """Train as CONFIG specifies (`run` may be left out)."""
-    from naturelm.training.settings import load_train_config
+    from naturelm.training.paths import check_files, load_train_config
 
     settings = load_train_config(config, {"workers": workers, "ray": ray, "address": address})
+    # Before PyTorch is imported, which takes seconds.
+    check_files(settings, config)
 
     from naturelm.errors import RunStopped
     from naturelm.training.display import TrainProgress

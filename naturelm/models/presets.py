@@ -180,6 +180,11 @@ def resolve(name_or_path: str | Path) -> ModelSource:
     )
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form ``owner/name``, which a relative path may have too."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
 def family_of(source: ModelSource) -> Family:
     """A model's family; its checkpoint is fetched where no preset names the family.
 

@@ -9,15 +9,12 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
-from pydantic import Field, model_validator
 
 from naturelm.audio.streaming import DecodeError, Samples, decode
-from naturelm.config.archive import Section
 from naturelm.errors import NaturelmError
 from naturelm.labels import parse_labels
 from naturelm.recordings.discovery import is_audio_name
@@ -25,6 +22,7 @@ from naturelm.recordings.sound_files import open_sound
 from naturelm.storage import StoreError, list_files, location
 from naturelm.training import augment, mixing, tasks
 from naturelm.training.augment import LabelledSound, Question
+from naturelm.training.data_settings import DataSettings
 from naturelm.training.manifest import Example, read_manifest
 from naturelm.windows import SAMPLE_RATE_HZ
 
@@ -32,70 +30,6 @@ _LOG = logging.getLogger(__name__)
 
 # So many broken files in a row are no accident.
 _TRIES = 8
-
-
-class DataSettings(Section):
-    """Manifests, the window, and augmentation. Probabilities are per example and drawn again in each epoch.
-
-    Attributes
-    ----------
-    manifests : tuple of str
-        Files of examples (see `naturelm.training.manifest`).
-    window_s : float
-        Length of the model's input in seconds; a shorter recording is padded.
-    crop : {"random", "start"}
-        Which part of a longer recording is used.
-    questions_per_example : int
-        How many questions about one sound are answered at once, where the manifests contain several about a
-        recording; its sound is then encoded once for all of them.
-    noise_folders : tuple of str
-        Directories of noise: every sound file in and below them.
-    noise_probability : float
-        How often noise is added.
-    noise_snr_db : (float, float)
-        Lowest and highest signal-to-noise ratio in decibels at which noise is added.
-    noise_only_probability : float
-        How often noise replaces the sound of a detection example, whose answer becomes None.
-    mixup_probability : float
-        How often the sound of other examples is added to a detection example.
-    mixup_partners : int
-        Most examples that are added to one.
-    time_scale_probability : float
-        How often a sound is played at another speed.
-    time_scale : float
-        Largest factor by which it is played faster or slower.
-    gain_db : (float, float)
-        Lowest and highest gain in decibels; every sound gets one, after all other changes.
-    """
-
-    manifests: tuple[str, ...] = Field(min_length=1)
-    window_s: float = Field(default=10.0, gt=0, le=600)
-    crop: Literal["random", "start"] = "random"
-    questions_per_example: int = Field(default=1, ge=1)
-    noise_folders: tuple[str, ...] = ()
-    noise_probability: float = Field(default=0.0, ge=0, le=1)
-    noise_snr_db: tuple[float, float] = (-10.0, 25.0)
-    noise_only_probability: float = Field(default=0.0, ge=0, le=1)
-    mixup_probability: float = Field(default=0.0, ge=0, le=1)
-    mixup_partners: int = Field(default=2, ge=1)
-    time_scale_probability: float = Field(default=0.0, ge=0, le=1)
-    time_scale: float = Field(default=1.2, ge=1, le=4)
-    gain_db: tuple[float, float] = (0.0, 0.0)
-
-    @model_validator(mode="after")
-    def _settings_are_consistent(self) -> DataSettings:
-        if (self.noise_probability or self.noise_only_probability) and not self.noise_folders:
-            raise ValueError("noise_probability and noise_only_probability need noise_folders; give some")
-        for name, (low, high) in (("noise_snr_db", self.noise_snr_db), ("gain_db", self.gain_db)):
-            if low > high:
-                raise ValueError(f"{name} is {[low, high]}; give the lower number first")
-        return self
-
-    def without_augmentation(self) -> DataSettings:
-        """The same window and questions, of the unchanged sound, from its start."""
-        off = {"crop": "start", "noise_folders": (), "noise_probability": 0.0, "noise_only_probability": 0.0}
-        off |= {"mixup_probability": 0.0, "time_scale_probability": 0.0, "gain_db": (0.0, 0.0)}
-        return self.model_copy(update=off)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +118,10 @@ class Stream:
         places = (divmod(place, len(self)) for place in range(step * batch, (step + 1) * batch))
         numbers = [(epoch, int(self._permutation(epoch)[place])) for epoch, place in places]
         return [Spec(number, (self._seed, epoch, number)) for epoch, number in numbers]
+
+    def task_names(self, examples: int) -> set[str]:
+        """The tasks of so many examples, as step 0 takes them."""
+        return {self._rows[self._groups[spec.example][0]].task for spec in self.specs(0, examples)}
 
     def load(self, spec: Spec) -> Loaded:
         """Decode and augment an example.

@@ -65,6 +65,8 @@ class TrainProgress:
             self.report(f"step {row['step']}: {skipped} steps skipped so far, their loss was not finite")
             self._skipped = skipped
         held_out = {k.removeprefix("held_out_"): v for k, v in row.items() if k.startswith("held_out_")}
+        # By task they would fill the screen: `train report` draws them.
+        held_out = {name: value for name, value in held_out.items() if ":" not in name}
         if held_out:
             figures = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in held_out.items())
             self.report(f"step {row['step']}, held out: {figures}")

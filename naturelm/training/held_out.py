@@ -1,8 +1,12 @@
-"""Measures of a model on held-out examples: loss, token accuracy, exact answers and F1 of labels."""
+"""Figures of a model on held-out examples: loss, exact answers and F1 of labels, over all, by task and by label."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -10,15 +14,126 @@ from naturelm.labels import normal_form, parse_labels
 from naturelm.training.data import Loaded
 from naturelm.training.objective import Objective
 from naturelm.training.settings import TrainConfig
-from naturelm.training.step import Trainer, autocast
-from naturelm.training.tasks import is_detection
+from naturelm.training.step import Trainer, Worker, autocast
+from naturelm.training.tasks import is_detection, is_naming
+
+# A task of few tokens or answers is counted like one of many: sums, divided at the end.
+_SUMS = ("words", "tokens", "exact", "questions")
+_COUNTS = ("hits", "predicted", "expected")
+
+
+@dataclass
+class HeldOut:
+    """Sums over held-out examples.
+
+    Attributes
+    ----------
+    correct, tokens : float
+        Answer tokens that would have been generated, and all.
+    tasks : dict
+        For each task the sums of its loss, tokens, exact answers and questions.
+    labels : dict
+        For each task and label (in its normal form) how often it was answered rightly, answered, and expected.
+    spelling : dict
+        Normal form of a label to its spelling.
+    """
+
+    correct: float = 0.0
+    tokens: float = 0.0
+    tasks: dict[str, Counter[str]] = field(default_factory=dict)
+    labels: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
+    spelling: dict[str, str] = field(default_factory=dict)
+
+    def add_loss(self, task: str, words: float, tokens: int) -> None:
+        """Add an example's loss, summed over its answers' tokens."""
+        sums = self.tasks.setdefault(task, Counter())
+        sums["words"] += words  # type: ignore[assignment]
+        sums["tokens"] += tokens
+
+    def add_answer(self, task: str, text: str, answer: str) -> None:
+        """Add a generated answer and the text that was expected."""
+        sums = self.tasks.setdefault(task, Counter())
+        sums["questions"] += 1
+        sums["exact"] += normal_form(answer) == normal_form(text)
+        if not (is_detection(task) or is_naming(task)):
+            return
+        expected, predicted = self._labels(text), self._labels(answer)
+        for label in expected | predicted:
+            counts = self.labels.setdefault((task, label), Counter())
+            counts["hits"] += label in expected and label in predicted
+            counts["predicted"] += label in predicted
+            counts["expected"] += label in expected
+
+    def _labels(self, text: str) -> set[str]:
+        names = [label.name for label in parse_labels(text)]
+        self.spelling = {normal_form(name): name for name in names} | self.spelling
+        return {normal_form(name) for name in names}
+
+    def over_all(self, worker: Worker) -> HeldOut:
+        """The sums over all workers, alike on each."""
+        if worker.world == 1:
+            return self
+        text = json.dumps(
+            [
+                [self.correct, self.tokens],
+                self.tasks,
+                [[*key, counts] for key, counts in self.labels.items()],
+                self.spelling,
+            ]
+        )
+        total = HeldOut()
+        for part in worker.gather([text]):
+            (correct, tokens), tasks, labels, spelling = json.loads(part)
+            total.correct += correct
+            total.tokens += tokens
+            for task, sums in tasks.items():
+                total.tasks.setdefault(task, Counter()).update(sums)
+            for task, label, counts in labels:
+                total.labels.setdefault((task, label), Counter()).update(counts)
+            total.spelling = spelling | total.spelling
+        return total
+
+    def figures(self) -> dict[str, float]:
+        """Over all: `loss` (mean over the answers' tokens) and `token_accuracy`.
+
+        Where answers are generated also `exact` (share of answers equal to the text but for case and spaces) and,
+        where there are detection tasks, `f1` of their labels, counted over all answers. Then `loss:TASK`, `exact:TASK`
+        and `f1:TASK` of each task, the last where its answers are labels.
+        """
+        sums = {name: sum(task[name] for task in self.tasks.values()) for name in _SUMS}
+        figures = {"loss": sums["words"] / sums["tokens"], "token_accuracy": self.correct / self.tokens}
+        if sums["questions"]:
+            figures["exact"] = sums["exact"] / sums["questions"]
+        detection = [task for task in self.tasks if is_detection(task)]
+        figures |= self._f1("f1", detection)
+        for task, own in sorted(self.tasks.items()):
+            figures[f"loss:{task}"] = own["words"] / own["tokens"]
+            if own["questions"]:
+                figures[f"exact:{task}"] = own["exact"] / own["questions"]
+            figures |= self._f1(f"f1:{task}", [task])
+        return figures
+
+    def _f1(self, name: str, tasks: Sequence[str]) -> dict[str, float]:
+        chosen = [counts for (task, _), counts in self.labels.items() if task in tasks]
+        hits, predicted, expected = (sum(counts[kind] for counts in chosen) for kind in _COUNTS)
+        return {name: 2 * hits / (predicted + expected)} if predicted + expected else {}
+
+    def by_label(self) -> Iterator[dict[str, Any]]:
+        """Rows of task, label, how often it was expected, answered and answered rightly, and F1."""
+        for (task, label), counts in sorted(self.labels.items()):
+            yield {
+                "task": task,
+                "label": self.spelling[label],
+                **{kind: counts[kind] for kind in _COUNTS},
+                "f1": 2 * counts["hits"] / (counts["predicted"] + counts["expected"]),
+            }
 
 
 @torch.no_grad()
 def measure_held_out(
     trainer: Trainer, batches: Iterable[tuple[Sequence[Loaded], bool]], config: TrainConfig
-) -> dict[str, float]:
-    """Measure on a worker's share of the held-out examples; every worker gets the figures over all of them.
+) -> HeldOut:
+    """Measure on a worker's share of the held-out examples; every worker gets the sums over all of them.
 
     Parameters
     ----------
@@ -28,19 +143,10 @@ def measure_held_out(
         Examples, and whether they count (see `held_out_batches`).
     config
         The run's settings.
-
-    Returns
-    -------
-    dict
-        `loss` (mean over the answers' tokens), `token_accuracy`, and, where answers are generated, `exact` (share of
-        answers equal to the text but for case and spaces) and, where there are detection tasks, `f1` of their
-        labels, counted over all answers.
     """
     objective, worker = trainer.objective, trainer.worker
     objective.eval()
-    words = correct = tokens = 0.0
-    exact = questions = 0
-    hits = predicted_count = expected_count = 0
+    measured = HeldOut()
     for examples, real in batches:
         batch = trainer.prepare(examples)
         with autocast(config, worker.device):
@@ -48,26 +154,16 @@ def measure_held_out(
             answers = _answers(objective, examples, config) if config.evaluation.generate else []
         if not real:
             continue
-        words += sums.words.item()
-        correct += sums.correct.item()
-        tokens += batch.tokens
-        expected_texts = [(example.task, text) for example in examples for _, text in example.questions]
-        for (task, text), answer in zip(expected_texts, answers, strict=False):
-            questions += 1
-            exact += normal_form(answer) == normal_form(text)
-            if is_detection(task):
-                expected, predicted = _labels(text), _labels(answer)
-                hits += len(expected & predicted)
-                predicted_count += len(predicted)
-                expected_count += len(expected)
-    words, correct, tokens = worker.sum(words, correct, tokens)
-    counts = worker.sum(exact, questions, hits, predicted_count, expected_count)
-    metrics = {"loss": words / tokens, "token_accuracy": correct / tokens}
-    if counts[1]:
-        metrics["exact"] = counts[0] / counts[1]
-    if counts[3] + counts[4]:
-        metrics["f1"] = 2 * counts[2] / (counts[3] + counts[4])
-    return metrics
+        measured.correct += sums.correct.item()
+        measured.tokens += batch.tokens
+        for example, words, tokens in zip(
+            examples, sums.each_B.tolist(), batch.example_tokens(), strict=True
+        ):
+            measured.add_loss(example.task, words, tokens)
+        expected = [(example.task, text) for example in examples for _, text in example.questions]
+        for (task, text), answer in zip(expected, answers, strict=False):
+            measured.add_answer(task, text, answer)
+    return measured.over_all(worker)
 
 
 def _answers(objective: Objective, examples: Sequence[Loaded], config: TrainConfig) -> list[str]:
@@ -76,7 +172,3 @@ def _answers(objective: Objective, examples: Sequence[Loaded], config: TrainConf
     batch_waveforms = [torch.from_numpy(example.waveform) for example in examples]
     waveforms_BS = torch.nn.utils.rnn.pad_sequence(batch_waveforms, batch_first=True)
     return objective.generate(waveforms_BS[owners], prompts, config.evaluation.max_new_tokens)
-
-
-def _labels(text: str) -> set[str]:
-    return {normal_form(label.name) for label in parse_labels(text)}

@@ -18,12 +18,17 @@ from naturelm.training.manifest import Problems
 from naturelm.training.tasks import QUESTIONS
 
 NAMING = "What is the {} name for the focal species in the audio? Answer:"
-NAMING_OPTIONS = "Which of these is the focal species in the audio: {}? Answer:"
+NAMING_OPTIONS = "Which of these, if any, is the focal species in the audio recording? {}, None."
 DETECTION = "What are the {} names for the species in the audio, if any?"
-DETECTION_OPTIONS = "Which of these, if any, are present in the audio recording? {}"
-CAPTION = "Caption the audio."
+DETECTION_OPTIONS = "Which of these, if any, are present in the audio recording? {}, None."
+CAPTION = "Caption the audio, using the common name for any animal species."
 LIFE_STAGE = "What is the life stage of the focal species in the audio?"
 CALL_TYPE = "What is the call type of the focal species in the audio?"
+CALL_OR_SONG = (
+    "What type of vocalization is heard from the focal species in the audio? "
+    "Answer with either 'call' or 'song'."
+)
+"""The questions as the released model was trained on them."""
 
 _COLUMNS = {
     "file": ("path", "file", "filename", "file_name", "filepath"),
@@ -45,7 +50,7 @@ class Labelled:
     path : Path
         The file.
     names : dict
-        Under `common` and `sci` the names of all species heard, in order; empty where none is.
+        Under `common` and `sci` the names of all species present, in order; empty where none is.
     answers : dict
         Under `caption`, `lifestage` and `call-type` what is known.
     """
@@ -56,7 +61,7 @@ class Labelled:
 
 
 def read_folder(directory: Path) -> list[Labelled]:
-    """Recordings below directories named after the species heard in them; `None` contains recordings without any.
+    """Recordings below directories named after the species in them; `None` contains recordings without any.
 
     Raises
     ------
@@ -86,7 +91,7 @@ def read_label_table(
 
     Columns are `path` (or `file`, `filename`), `common_name` (or `label`, `category`, `species`) and, optionally,
     `scientific_name`, `life_stage`, `call_type` and `caption`; others are ignored. Several names of one recording are
-    separated by semicolons, or are in several rows; `None` means that nothing is heard.
+    separated by semicolons, or are in several rows; `None` means that there is nothing to name.
 
     Parameters
     ----------
@@ -131,7 +136,7 @@ def read_label_table(
         known = recordings.setdefault(path, Labelled(path))
         for kind in ("common", "sci"):
             if kind in columns and not cells[kind]:
-                problems.add(number, f"{columns[kind]} is empty; write None where nothing is heard")
+                problems.add(number, f"{columns[kind]} is empty; write None where nothing is to be heard")
             elif kind in columns:
                 names = known.names.setdefault(kind, [])
                 names += [name for name in _names(cells[kind]) if name not in names]
@@ -216,7 +221,9 @@ def _questions(
             offered = _offered(names, all_names[naming], options, none_share, rng)
             text = ", ".join(name for name in names if name in offered) or "None"
             yield f"{naming}-detection-random", DETECTION_OPTIONS.format(", ".join(offered)), text
-    for kind, prompt in (("caption", CAPTION), ("lifestage", LIFE_STAGE), ("call-type", CALL_TYPE)):
+    call_or_song = known.answers.get("call-type", "").lower() in ("call", "song")
+    call_type = CALL_OR_SONG if call_or_song else CALL_TYPE
+    for kind, prompt in (("caption", CAPTION), ("lifestage", LIFE_STAGE), ("call-type", call_type)):
         if kind in kinds and kind in known.answers:
             yield kind, prompt, known.answers[kind]
 
@@ -231,8 +238,17 @@ def _offered(
     return [str(name) for name in rng.permutation([*kept, *added])]
 
 
+def label_name(text: str) -> str:
+    """A label as models answer it: words separated by spaces, and a capital first unless a capital follows anyway.
+
+    `dog` becomes `Dog` and `crying_baby` `Crying baby`; `Green Treefrog` and `mEagle2` stay as they are.
+    """
+    name = " ".join(text.replace("_", " ").split())
+    return name[:1].upper() + name[1:] if name == name.lower() else name
+
+
 def _names(cell: str) -> list[str]:
-    names = [name.strip() for name in cell.replace("_", " ").split(_SEPARATOR)]
+    names = [label_name(name) for name in cell.split(_SEPARATOR)]
     return [name for name in names if name and normal_form(name) != "none"]
 
 

@@ -13,7 +13,7 @@ from naturelm.training.held_out import measure_held_out
 from naturelm.training.initial_model import checkpoint_activations, make_model
 from naturelm.training.metrics_log import MetricsLog
 from naturelm.training.objective import Objective
-from naturelm.training.settings import Measure, TrainConfig
+from naturelm.training.settings import TrainConfig
 from naturelm.training.step import Trainer, Worker
 from naturelm.training.store import RunState, RunStore, config_hash
 
@@ -76,13 +76,16 @@ def train(
                 window = []
             measured: dict[str, float] = {}
             if load_held_out and (step % config.evaluation.every_steps == 0 or last):
-                measured = measure_held_out(trainer, load_held_out(), config)
+                held_out = measure_held_out(trainer, load_held_out(), config)
+                measured = held_out.figures()
                 if log:
                     log.add({"step": step} | {f"held_out_{name}": value for name, value in measured.items()})
+                    store.write_held_out(step, held_out.by_label())
             better = _is_better(config.run.best_by, measured, best)
             if better:
                 best = {"step": step, "value": measured[config.run.best_by]}
-            if better or last or step % config.run.checkpoint_every == 0:
+            stalled = bool(measured) and _stalled(config, step, best)
+            if better or last or stalled or step % config.run.checkpoint_every == 0:
                 state = RunState(
                     step,
                     config.seed,
@@ -99,6 +102,8 @@ def train(
                     log.next_part(step)
                 if hooks.saved:
                     hooks.saved(step)
+            if stalled:
+                break
     finally:
         if log:
             log.close()
@@ -125,11 +130,22 @@ def _restore(trainer: Trainer, store: RunStore) -> tuple[int, dict[str, float]]:
     return step, state.best
 
 
-def _is_better(measure: Measure, measured: dict[str, float], best: dict[str, float]) -> bool:
+def has_stalled(config: TrainConfig, state: RunState) -> bool:
+    """Whether a run has ended early at this checkpoint, by `run.patience`."""
+    return bool(state.metrics) and _stalled(config, state.step, state.best)
+
+
+def _stalled(config: TrainConfig, step: int, best: dict[str, float]) -> bool:
+    patience = config.run.patience
+    return patience is not None and step - best.get("step", 0) >= patience * config.evaluation.every_steps
+
+
+def _is_better(measure: str, measured: dict[str, float], best: dict[str, float]) -> bool:
     value = measured.get(measure)
     if value is None or not math.isfinite(value):
         return False
-    return not best or (value < best["value"] if measure == "loss" else value > best["value"])
+    lower = measure.partition(":")[0] == "loss"
+    return not best or (value < best["value"] if lower else value > best["value"])
 
 
 def _row(step: int, window: Sequence[dict[str, float]], seconds: float, skipped: int) -> dict[str, Any]:

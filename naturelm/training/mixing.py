@@ -97,6 +97,11 @@ def _with_labels(question: Question, added: Sequence[str], rng: np.random.Genera
     split = split_options(question.prompt)
     assert split is not None  # as _can_mix has seen
     wording, options = split
+    stop = "." if options[-1].endswith(".") else ""
+    options[-1] = options[-1].removesuffix(".")
+    # "None." is offered last, as the released model was trained.
+    last = [options.pop()] if stop and normal_form(options[-1]) == "none" else []
     offered = {normal_form(option) for option in options}
     options += [label for label in added if normal_form(label) not in offered]
-    return replace(question, prompt=f"{wording} {', '.join(rng.permutation(options))}", text=text)
+    listed = ", ".join([*map(str, rng.permutation(options)), *last])
+    return replace(question, prompt=f"{wording} {listed}{stop}", text=text)

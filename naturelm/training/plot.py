@@ -39,20 +39,23 @@ def plot_run(storage: str, output: Path) -> None:
         raise NaturelmError(
             f"{output}: unknown image format; give --out a name that ends in .png, .svg or .pdf"
         )
-    held_out = sorted(
-        {name for row in rows for name in row if name.startswith(_HELD_OUT)} - {"held_out_loss"}
-    )
+    names = {name for row in rows for name in row if name.startswith(_HELD_OUT)} - {"held_out_loss"}
+    over_all = sorted(name for name in names if ":" not in name)
+    by_task = sorted(name for name in names if ":" in name and not name.startswith("held_out_loss:"))
+    shares = [(title, drawn) for title, drawn in (("held out", over_all), ("by task", by_task)) if drawn]
+    height = 2 + len(shares)
     figure, panels = pyplot.subplots(
-        3 if held_out else 2, 1, figsize=(9, 8 if held_out else 6), sharex=True, layout="constrained"
+        height, 1, figsize=(9, 3 * height), sharex=True, layout="constrained", squeeze=False
     )
+    panels = panels[:, 0]
     _draw_loss(panels[0], rows)
     _draw(panels[1], rows, "learning_rate", "learning rate", color="tab:green")
     panels[1].set_ylabel("learning rate")
-    for name in held_out:
-        _draw(panels[2], rows, name, name.removeprefix(_HELD_OUT).replace("_", " "), marker="o")
-    if held_out:
-        panels[2].set(ylabel="held out", ylim=(0, 1))
-        panels[2].legend()
+    for panel, (title, drawn) in zip(panels[2:], shares, strict=True):
+        for name in drawn:
+            _draw(panel, rows, name, name.removeprefix(_HELD_OUT).replace("_", " "), marker="o")
+        panel.set(ylabel=title, ylim=(0, 1))
+        panel.legend(fontsize="small")
     panels[-1].set_xlabel("step")
     skipped = max(row.get("skipped", 0) for row in rows)
     note = f", {skipped} skipped" if skipped else ""

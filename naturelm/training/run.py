@@ -10,10 +10,11 @@ from naturelm.training.batches import Shares, held_out_batches, load_in_process
 from naturelm.training.data import Stream, read_examples
 from naturelm.training.display import TrainProgress
 from naturelm.training.initial_model import check_start
-from naturelm.training.loop import Hooks, train
+from naturelm.training.loop import Hooks, has_stalled, train
 from naturelm.training.settings import TrainConfig
 from naturelm.training.step import Worker
 from naturelm.training.store import RunStore
+from naturelm.training.tasks import is_detection, is_naming
 
 
 def run_training(config: TrainConfig, resume: bool, progress: TrainProgress) -> int:
@@ -26,12 +27,17 @@ def run_training(config: TrainConfig, resume: bool, progress: TrainProgress) -> 
     """
     _check(config)
     stream, held_out = streams(config)
+    if held_out:
+        _check_best_by(config, held_out)
     _check_window(config, check_start(config.model))
     store = RunStore(config.run.storage)
     done = store.begin(config, resume)
     todo = config.optimisation.steps - done
     if todo <= 0:
         progress.report(f"nothing to do: all {done} steps are in {config.run.storage} already")
+        return 0
+    if done and has_stalled(config, store.state(done)):
+        progress.report(f"nothing to do: {config.run.storage} ended early at step {done}, by run.patience")
         return 0
     progress.start(config.optimisation.steps, done, len(stream), len(held_out) if held_out else 0)
     try:
@@ -43,7 +49,18 @@ def run_training(config: TrainConfig, resume: bool, progress: TrainProgress) -> 
             train_on_ray(config, stream, held_out, progress)
     finally:
         progress.stop()
-    return todo
+    last = store.latest()
+    ended = last is not None and (last == config.optimisation.steps or has_stalled(config, store.state(last)))
+    if last is None or not ended:
+        raise NaturelmError(
+            f"{config.run.storage}: the run has ended without a checkpoint of its last step; make sure that all "
+            "workers reach this directory, then continue with --resume"
+        )
+    if last < config.optimisation.steps:
+        progress.report(
+            f"ended early at step {last}: {config.run.best_by} was best at step {store.state(last).best['step']:.0f}"
+        )
+    return last - done
 
 
 def _check(config: TrainConfig) -> None:
@@ -53,6 +70,25 @@ def _check(config: TrainConfig) -> None:
         raise NaturelmError(
             f"optimisation.batch is {config.optimisation.batch}, which {workers} workers cannot share evenly; give a "
             f"multiple of {workers}"
+        )
+
+
+def _check_best_by(config: TrainConfig, held_out: Stream) -> None:
+    """Raise NaturelmError where the held-out examples do not give the figure that the best checkpoint is chosen by."""
+    name, _, task = config.run.best_by.partition(":")
+    tasks = held_out.task_names(min(config.evaluation.examples, len(held_out)))
+    if task and task not in tasks:
+        raise NaturelmError(
+            f"run.best_by is {config.run.best_by!r}, but no held-out example has that task; they have "
+            f"{', '.join(sorted(tasks))}"
+        )
+    with_labels = {
+        task for task in tasks if is_detection(task) or (is_naming(task) and config.run.best_by != "f1")
+    }
+    if name == "f1" and not with_labels & ({task} if task else tasks):
+        raise NaturelmError(
+            f"run.best_by is {config.run.best_by!r}, but there are no labels in the held-out answers "
+            f"({', '.join(sorted(tasks))}); give exact or loss"
         )
 
 

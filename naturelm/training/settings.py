@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from naturelm.config.archive import Section
-from naturelm.config.loading import first_problem, read_yaml
+from naturelm.config.loading import first_problem
 from naturelm.errors import NaturelmError
-from naturelm.training.data import DataSettings
+from naturelm.training.data_settings import DataSettings
 
 EXAMPLE = "configs/train/stage1.yaml"
 
-Measure = Literal["loss", "token_accuracy", "exact", "f1"]
+MEASURES = ("loss", "token_accuracy", "exact", "f1")
+"""Held-out figures over all tasks; ``NAME:TASK`` (not of token_accuracy) is that of one task."""
+
+_LONGEST_WARMUP = 5000
+_WARMUP_SHARE = 10
 
 
 class ModelStart(Section):
@@ -74,7 +77,8 @@ class Optimisation(Section):
     end_lr : float
         Learning rate at the last step.
     warmup_steps : int
-        Steps over which the learning rate rises from 0 to `peak_lr`.
+        Steps over which the learning rate rises from 0 to `peak_lr`, at most a tenth of `steps`. By default 5,000, or
+        a tenth of a shorter run.
     betas : (float, float)
         AdamW's decay rates of the moments.
     weight_decay : float
@@ -92,15 +96,28 @@ class Optimisation(Section):
     batch: int = Field(default=128, ge=1)
     peak_lr: float = Field(default=9e-5, gt=0)
     end_lr: float = Field(default=2e-5, ge=0)
-    warmup_steps: int = Field(default=5000, ge=0)
+    warmup_steps: int = Field(default=_LONGEST_WARMUP, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.05, ge=0)
     clip_norm: float = Field(default=2.0, gt=0)
     micro_batch: int | None = Field(default=None, ge=1)
     max_text_tokens: int = Field(default=200, ge=2)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _warm_up_fits(cls, values: Any) -> Any:
+        steps = values.get("steps") if isinstance(values, dict) else None
+        if isinstance(steps, int) and values.get("warmup_steps") is None:
+            return values | {"warmup_steps": min(_LONGEST_WARMUP, max(0, steps) // _WARMUP_SHARE)}
+        return values
+
     @model_validator(mode="after")
     def _rates_fit(self) -> Optimisation:
+        if self.warmup_steps * _WARMUP_SHARE > self.steps:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps}, more than a tenth of steps {self.steps}; give at most "
+                f"{self.steps // _WARMUP_SHARE}, or leave it out"
+            )
         if self.end_lr > self.peak_lr:
             raise ValueError(f"end_lr is {self.end_lr}, above peak_lr {self.peak_lr}; give a smaller one")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -189,8 +206,11 @@ class RunSettings(Section):
         Steps between checkpoints.
     keep : int
         How many of the latest checkpoints are kept in addition to the best.
-    best_by : {"loss", "token_accuracy", "exact", "f1"}
-        Measure by which the best checkpoint is chosen.
+    best_by : str
+        Held-out figure by which the best checkpoint is chosen: `loss`, `token_accuracy`, `exact` or `f1`, or that of
+        one task, such as `f1:common-detection`.
+    patience : int, optional
+        The run ends early after so many evaluations in a row that were not better by `best_by`.
     log_every : int
         Steps averaged into one row of the metrics.
     max_failures : int
@@ -206,7 +226,8 @@ class RunSettings(Section):
     loaders: int = Field(default=1, ge=0)
     checkpoint_every: int = Field(default=1000, ge=1)
     keep: int = Field(default=2, ge=1)
-    best_by: Measure = "loss"
+    best_by: str = "loss"
+    patience: int | None = Field(default=None, ge=1)
     log_every: int = Field(default=10, ge=1)
     max_failures: int = Field(default=3, ge=0)
 
@@ -233,31 +254,24 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> TrainConfig:
-        if self.run.best_by in ("exact", "f1") and not self.evaluation.generate:
+        name, _, task = self.run.best_by.partition(":")
+        if name not in MEASURES or (task and name == "token_accuracy"):
+            raise ValueError(
+                f"run.best_by is {self.run.best_by!r}; give {', '.join(MEASURES)}, or one with a task, such as "
+                "f1:common-detection"
+            )
+        if name in ("exact", "f1") and not self.evaluation.generate:
             raise ValueError(f"run.best_by is {self.run.best_by!r}, which needs evaluation.generate")
         for name in ("workers", "address", "shard"):
             if getattr(self.run, name) and not self.run.ray:
-                raise ValueError(f"run.{name} needs Ray, and run.ray is false; give --ray or leave it out")
+                raise ValueError(f"run.{name} needs Ray, and run.ray is false; set one of them otherwise")
+        if self.run.patience and not self.evaluation.manifests:
+            raise ValueError("run.patience needs evaluation.manifests, by which a run is compared")
         return self
 
     def result(self) -> dict[str, Any]:
         """The settings that determine the weights, JSON-serialisable; a resumed run must have the same."""
         return self.model_dump(mode="json", exclude={"run", "evaluation"})
-
-
-def load_train_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
-    """Load a training configuration; `overrides` of the `run` section replace the file's, unless they are None.
-
-    Raises
-    ------
-    NaturelmError
-        The file is missing, is not YAML, or a setting is unknown, missing or out of range.
-    """
-    raw = read_yaml(path, EXAMPLE)
-    run = raw.get("run")
-    if isinstance(run, dict):
-        raw["run"] = run | {key: value for key, value in (overrides or {}).items() if value is not None}
-    return parse(raw, str(path))
 
 
 def parse(raw: dict[str, Any], where: str) -> TrainConfig:

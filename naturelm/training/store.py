@@ -203,6 +203,13 @@ class RunStore:
             if begins >= since:
                 part.unlink(missing_ok=True)
 
+    def write_held_out(self, step: int, rows: Iterable[dict[str, Any]]) -> None:
+        """Write an evaluation's figures by label."""
+        directory = self.root / "held_out"
+        directory.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_whole(directory / f"step-{step:08d}.jsonl", text.encode())
+
     # -- files -----------------------------------------------------------------------------------------------
 
     def _contains_run(self) -> bool:

@@ -24,7 +24,7 @@ QUESTIONS = (
 """Kinds of questions that `naturelm manifest` writes; each is written where a recording's columns answer it."""
 
 _WORDS = re.compile(r"[a-z]+")
-# Answers describe the whole recording, or more than the species heard: other sound would make them wrong.
+# Answers describe the whole recording, or more than the species present: other sound would make them wrong.
 _WHOLE_RECORDING = frozenset(
     {"caption", "captioning", "qa", "icl", "count", "counting", "counts", "instructions"}
 )
@@ -32,17 +32,17 @@ _OF_TIME = frozenset({"pitch", "duration", "time"})
 
 
 def is_detection(task: str) -> bool:
-    """Whether answers list the species heard, or are None."""
+    """Whether answers list the species present, or are None."""
     return "detection" in words(task)
 
 
 def is_open_detection(task: str) -> bool:
-    """Whether answers list every species heard, not only the options in the prompt."""
+    """Whether answers list every species present, not only the options in the prompt."""
     return is_detection(task) and words(task)[-1] == "detection"
 
 
 def is_naming(task: str) -> bool:
-    """Whether an answer is the name of the one species heard, without options."""
+    """Whether an answer is the name of the one species present, without options."""
     return words(task)[-1:] == ["naming"]
 
 

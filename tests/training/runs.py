@@ -102,7 +102,7 @@ def settings(shape: Path, manifest: Path, storage: object, **sections: Any) -> d
     values: dict[str, Any] = {
         "model": {"new": str(shape), "trainable": ["beats", "qformer", "projection", "lora", "llm"]},
         "data": {"manifests": [str(manifest)], "window_s": WINDOW_S},
-        "optimisation": {"steps": 6, "batch": 4, "peak_lr": 3e-3, "end_lr": 1e-3, "warmup_steps": 2},
+        "optimisation": {"steps": 6, "batch": 4, "peak_lr": 3e-3, "end_lr": 1e-3},
         "precision": "float32",
         "run": {"storage": str(storage), "ray": False, "loaders": 0, "log_every": 1, "checkpoint_every": 2},
     }

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from naturelm.cli import main
-from naturelm.training.settings import load_train_config
+from naturelm.training.paths import load_train_config
 from tests.paths import REPO
 from tests.training.runs import losses, settings, write_config
 
@@ -45,22 +45,45 @@ def written(shape, manifest, tmp_path):
         ({"optimisation": {"batch": 0}}, "optimisation.batch is 0"),
         ({"optimisation": {"end_lr": 1.0}}, "end_lr is 1.0, above peak_lr"),
         ({"model": {"checkpoint": "pocket"}}, "give either checkpoint or new"),
-        ({"model": {"new": "nowhere"}}, "there is no model 'nowhere'"),
+        (
+            {"model": {"new": "nowhere"}},
+            "model.new names {directory}/nowhere, and there is no such directory",
+        ),
         ({"model": {"new": {}}}, "needs llm, the base language model"),
-        ({"model": {"beats": "none.pt"}}, "none.pt: there is no such file; give model.beats"),
+        ({"model": {"beats": "none.pt"}}, "model.beats names {directory}/none.pt, and there is no such file"),
         (
             {"model": {"trainable": ["ears"]}},
             "model.trainable names 'ears', which NatureLM does not have; its parts are beats, qformer, projection, "
             "llm, lora",
         ),
-        ({"data": {"manifests": ["none.jsonl"]}}, "none.jsonl"),
+        (
+            {"data": {"manifests": ["none.jsonl"]}},
+            "config.yaml: data.manifests names {directory}/none.jsonl, and there is no such file; relative paths are "
+            "taken from the directory of config.yaml",
+        ),
+        ({"data": {"noise_folders": ["~none"]}}, "data.noise_folders names {directory}/~none"),
+        ({"evaluation": {"manifests": ["none.jsonl"]}}, "evaluation.manifests names {directory}/none.jsonl"),
+        ({"model": {"new": None, "checkpoint": "./none"}}, "model.checkpoint names {directory}/none"),
+        (
+            {"optimisation": {"steps": 20, "warmup_steps": 3}},
+            "warmup_steps is 3, more than a tenth of steps 20; give at most 2, or leave it out",
+        ),
+        (
+            {"run": {"best_by": "f2"}},
+            "run.best_by is 'f2'; give loss, token_accuracy, exact, f1, or one with a task",
+        ),
+        ({"run": {"patience": 2}}, "run.patience needs evaluation.manifests"),
         ({"data": {"window_s": 3}}, "data.window_s is 3, but the model's window is 2 s"),
         ({"run": {"workers": 0, "ray": True}}, "run.workers is 0"),
         (
             {"run": {"workers": 3, "ray": True}},
             "optimisation.batch is 4, which 3 workers cannot share evenly",
         ),
-        ({"run": {"shard": True}}, "run.shard needs Ray, and run.ray is false; give --ray or leave it out"),
+        (
+            {"run": {"shard": True}},
+            "config.yaml: run.shard is true, which needs Ray, but {config} has run.ray: false; set run.shard: "
+            "false, or give --ray",
+        ),
         (
             {"run": {"storage": "what://bucket"}},
             "what://bucket: what:// is not read here; give a path, s3:// or gs://",
@@ -73,14 +96,23 @@ def written(shape, manifest, tmp_path):
     ],
 )
 def test_mistake_is_one_sentence_and_exit_code_2(written, tmp_path, sections, expected):
-    assert expected in refused(call("train", written(**sections)))
+    path = written(**sections)
+    expected = expected.format(directory=tmp_path, config=path)
+    assert expected in refused(call("train", path))
     assert not (tmp_path / "run").exists()
 
 
 def test_no_workers_are_refused_and_ray_may_be_left_out(written, tmp_path):
     assert "run.workers is 0" in refused(call("train", written(), "--ray", "--workers", "0"))
-    assert "run.workers needs Ray" in refused(call("train", written(), "--no-ray", "--workers", "2"))
-    assert "run.address needs Ray" in refused(call("train", written(), "--address", "127.0.0.1:1"))
+    assert "--workers needs Ray, but --no-ray was given; leave --workers out" in refused(
+        call("train", written(), "--no-ray", "--workers", "2")
+    )
+    assert "config.yaml has run.ray: false; leave --address out, or give --ray" in refused(
+        call("train", written(), "--address", "127.0.0.1:1")
+    )
+    assert "run.shard is true, which needs Ray, but --no-ray was given; set run.shard: false" in refused(
+        call("train", CONFIGS / "stage1.yaml", "--no-ray")
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -119,7 +151,7 @@ def test_training_reporting_and_exporting_in_a_row(written, tmp_path):
     assert b"train/learning_rate" in board[0].read_bytes()
 
 
-def test_report_tells_what_it_cannot_do(tmp_path):
+def test_report_without_a_run_is_refused(tmp_path):
     assert "contains no run" in refused(call("train", "report", tmp_path, "--out", "x.png"))
 
 
@@ -144,6 +176,7 @@ def test_published_stages_are_as_published():
     assert second.model.checkpoint is not None
     assert second.data.mixup_probability == 0.45
     assert second.data.noise_only_probability == 0.1
+    assert second.data.time_scale_probability == 0.0
 
 
 def test_training_steps_can_be_measured():

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from naturelm.errors import NaturelmError
 from naturelm.training import data
-from naturelm.training.data import DataSettings, Loaded, Stream, read_examples
+from naturelm.training.data import Loaded, Stream, read_examples
+from naturelm.training.data_settings import DataSettings
 from naturelm.training.manifest import Example
 
 OPEN = "What are the common names for the species in the audio, if any?"

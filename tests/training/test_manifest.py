@@ -18,6 +18,7 @@ from naturelm.errors import NaturelmError
 from naturelm.labels import parse_labels
 from naturelm.storage import location, write_whole
 from naturelm.training.data import piece
+from naturelm.training.labelled import label_name
 from naturelm.training.manifest import read_manifest, write_manifest
 from naturelm.training.mixing import split_options
 from tests.object_store import failing
@@ -203,7 +204,9 @@ def test_a_labelled_folder_becomes_questions_that_its_names_answer(folders, tmp_
     out = tmp_path / "m.jsonl"
     result = call(folders, "--out", out)
     assert result.exit_code == 0, result.output
-    assert len(read_manifest(out)) == 9 * 4 + 3 * 2  # of nothing only detection is asked
+    assert (
+        len(read_manifest(out)) == 9 * 4 + 3 * 2
+    )  # without any label there are only the detection questions
     by_task: dict[str, list[dict[str, str]]] = {}
     for row in rows_of(out):
         by_task.setdefault(row["task"], []).append(row)
@@ -224,10 +227,9 @@ def test_closed_questions_hold_their_answer_or_say_none(folders, tmp_path):
         ]
         assert len(closed) == 18
         for row in closed:
-            offered = (
-                row["prompt"].split(": ")[-1].split("recording? ")[-1].removesuffix("? Answer:").split(", ")
-            )
-            assert len(offered) == 3 if none_share == 0 else 2
+            *offered, last = row["prompt"].split("recording? ")[-1].split(", ")
+            assert last == "None."
+            assert len(offered) == (3 if none_share == 0 else 2)
             assert row["text"] == "None" or row["text"] in offered
         assert {row["text"] == "None" for row in closed} == expected
 
@@ -238,7 +240,7 @@ def test_options_of_detection_can_be_read_from_the_prompt(folders, tmp_path):
         split = split_options(row["prompt"])
         assert split is not None
         assert {label.name for label in parse_labels(row["text"])} <= set(split[1])
-        assert set(split[1]) <= {"Owl", "Tree frog", "Wolf"}
+        assert set(split[1]) <= {"Owl", "Tree frog", "Wolf", "None."}
 
 
 def test_the_seed_decides_about_options(folders, tmp_path):
@@ -266,10 +268,40 @@ def test_a_table_with_more_columns_answers_more_kinds(tmp_path):
         answers["What are the scientific names for the species in the audio, if any?"]
         == "Strix aluco, Tyto alba"
     )
-    assert answers["Caption the audio."] == "Two owls call."
+    assert answers["Caption the audio, using the common name for any animal species."] == "Two owls call."
     assert answers["What is the life stage of the focal species in the audio?"] == "adult"
     assert answers["What is the call type of the focal species in the audio?"] == "hoot"
     assert not any("focal species in the audio? Answer:" in prompt for prompt in answers)  # which of the two?
+
+
+@pytest.mark.parametrize(
+    ("written", "label"),
+    [
+        ("dog", "Dog"),
+        ("crying_baby", "Crying baby"),
+        ("Green Treefrog", "Green Treefrog"),
+        ("mEagle2", "mEagle2"),
+        ("turdus merula", "Turdus merula"),
+        ("étourneau", "Étourneau"),
+        ("湿地", "湿地"),
+    ],
+)
+def test_labels_are_spelled_by_one_rule(written, label):
+    assert label_name(written) == label
+
+
+@pytest.mark.parametrize("call_type", ["call", "Song"])
+def test_call_and_song_are_questioned_as_the_released_model_was_trained(tmp_path, call_type):
+    soundfile.write(tmp_path / "x.flac", np.zeros(160, np.float32), 16_000)
+    row = {"filename": "x.flac", "label": "owl", "call_type": call_type}
+    assert call(table(tmp_path / "t.csv", row), "--out", tmp_path / "m.jsonl").exit_code == 0
+    answers = {row["prompt"]: row["text"] for row in rows_of(tmp_path / "m.jsonl")}
+    prompt = (
+        "What type of vocalization is heard from the focal species in the audio? Answer with either 'call' or "
+        "'song'."
+    )
+    assert answers[prompt] == call_type
+    assert answers["What is the common name for the focal species in the audio? Answer:"] == "Owl"
 
 
 def test_rows_about_one_recording_are_united_and_where_filters(here):
@@ -284,7 +316,7 @@ def test_rows_about_one_recording_are_united_and_where_filters(here):
     assert [(row["path"], row["text"]) for row in rows_of(here / "m.jsonl")] == [("a.wav", "Frog, Owl")]
 
 
-def test_problems_of_a_table_are_told_at_once(here):
+def test_problems_of_a_table_are_reported_at_once(here):
     path = table(
         here / "t.csv",
         {"file": "a.wav", "label": ""},
@@ -294,7 +326,7 @@ def test_problems_of_a_table_are_told_at_once(here):
     result = call(path, "--out", here / "m.jsonl")
     assert result.exit_code == 2
     assert "3 problems" in result.output
-    assert "row 1: label is empty; write None where nothing is heard" in result.output
+    assert "row 1: label is empty; write None where nothing is to be heard" in result.output
     assert "row 2: there is no file" in result.output
     assert "row 3: file is empty" in result.output
     assert not (here / "m.jsonl").exists()

@@ -59,15 +59,26 @@ def test_options_get_the_new_labels_and_are_shuffled():
     orders = set()
     for seed in range(200):
         (question,) = mix(closed("Owl, Wolf, Bat", "Owl"), openly("Frog, Wolf"), seed=seed).questions
-        asked, options = split_options(question.prompt)
-        assert asked == CLOSED.strip()
+        wording, options = split_options(question.prompt)
+        assert wording == CLOSED.strip()
         assert sorted(options) == ["Bat", "Frog", "Owl", "Wolf"]
         assert question.text == "Frog, Owl, Wolf"
         orders.add(tuple(options))
     assert len(orders) == 24
 
 
-def test_what_was_heard_but_not_offered_stays_out_of_a_closed_answer():
+def test_none_stays_the_last_option_and_the_full_stop_at_the_end():
+    for seed in range(20):
+        (question,) = mix(closed("Owl, Bat, None.", "Owl"), openly("Frog"), seed=seed).questions
+        _, options = split_options(question.prompt)
+        assert sorted(options[:-1]) == ["Bat", "Frog", "Owl"]
+        assert options[-1] == "None."
+        (question,) = mix(closed("Owl, Bat.", "Owl"), openly("Frog"), seed=seed).questions
+        assert question.prompt.endswith(".")
+        assert question.prompt.count(".") == 1
+
+
+def test_what_is_present_but_not_offered_stays_out_of_a_closed_answer():
     base = LabelledSound(
         np.ones(SAMPLES, np.float32),
         (Question(CLOSED + "Wolf, Bat", "None", "common-detection-random"),),
@@ -129,14 +140,14 @@ def test_without_partners_an_example_stays_as_it_is():
     ("task", "naming"), [("sci-simple-detection", "sci"), ("common-detection-random", "common")]
 )
 def test_partners_name_species_the_same_way(task, naming):
-    asked = []
+    requested = []
 
     def load(rng, how):
-        asked.append(how)
+        requested.append(how)
         return openly("Frog")
 
     mixed(example((CLOSED + "Owl, Bat", "Owl", task)), np.random.default_rng(0), 1.0, 1, load)
-    assert asked == [naming]
+    assert requested == [naming]
 
 
 def test_open_labels_come_from_open_questions_alone():

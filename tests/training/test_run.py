@@ -19,6 +19,7 @@ from naturelm.models import NatureLM
 from naturelm.storage import list_files, location, write_whole
 from naturelm.training.display import TrainProgress
 from naturelm.training.export import write_checkpoint
+from naturelm.training.held_out import HeldOut
 from naturelm.training.run import run_training
 from naturelm.training.settings import parse
 from naturelm.training.store import RunStore
@@ -121,7 +122,7 @@ def test_last_checkpoints_and_the_best_are_kept(shape, manifest, tmp_path):
         shape,
         manifest,
         storage,
-        optimisation={"steps": 12, "peak_lr": 1.0, "warmup_steps": 12},
+        optimisation={"steps": 12, "peak_lr": 1.0, "warmup_steps": 1},
         evaluation=evaluation,
         run={"checkpoint_every": 2, "keep": 2},
     )
@@ -135,12 +136,71 @@ def test_last_checkpoints_and_the_best_are_kept(shape, manifest, tmp_path):
     assert write_checkpoint(str(storage), tmp_path / "best", best=True) == best
 
 
-def test_evaluation_tells_answers_and_labels(shape, manifest, tmp_path):
+def test_run_ends_early_when_evaluations_are_not_better(shape, manifest, tmp_path):
+    storage = tmp_path / "run"
+    evaluation = {"manifests": [str(manifest)], "every_steps": 2, "examples": 3, "max_new_tokens": 2}
+    values = config(
+        shape,
+        manifest,
+        storage,
+        optimisation={"steps": 40, "peak_lr": 1.0, "warmup_steps": 1},
+        evaluation=evaluation,
+        run={"checkpoint_every": 100, "best_by": "loss:common-detection", "patience": 2},
+    )
+    done = run(values)
+    store = RunStore(str(storage))
+    held_out = {row["step"]: row["held_out_loss"] for row in store.metrics() if "held_out_loss" in row}
+    best = min(held_out, key=held_out.__getitem__)
+    assert done == store.latest() == best + 4 < 40
+    assert store.steps() == [best, best + 4]
+    assert run(values, resume=True) == 0
+
+
+def test_best_figure_that_is_never_measured_is_refused(shape, manifest, tmp_path):
+    evaluation = {"manifests": [str(manifest)]}
+    values = config(
+        shape, manifest, tmp_path / "run", evaluation=evaluation, run={"best_by": "f1:sci-detection"}
+    )
+    with pytest.raises(NaturelmError, match="no held-out example has that task; they have common-detection"):
+        run(values)
+    assert not (tmp_path / "run").exists()
+
+
+def test_figures_by_task_and_label_add_up():
+    measured = HeldOut(correct=3, tokens=6)
+    measured.add_loss("common-detection", 2.0, 4)
+    measured.add_loss("caption", 4.0, 2)
+    for text, answer in (("Owl, Frog", "owl"), ("None", "Frog"), ("Owl", "Owl.")):
+        measured.add_answer("common-detection", text, answer)
+    measured.add_answer("caption", "An owl calls.", "an owl  calls")
+    figures = measured.figures()
+    assert figures == pytest.approx(
+        {
+            "loss": 1.0,
+            "token_accuracy": 0.5,
+            "exact": 0.5,
+            "f1": 2 / 3,
+            "loss:caption": 2.0,
+            "exact:caption": 1.0,
+            "loss:common-detection": 0.5,
+            "exact:common-detection": 1 / 3,
+            "f1:common-detection": 2 / 3,
+        }
+    )
+    rows = {row["label"]: row for row in measured.by_label()}
+    assert rows["Owl"] | {"f1": 1.0} == rows["Owl"]
+    assert (rows["Frog"]["hits"], rows["Frog"]["predicted"], rows["Frog"]["expected"]) == (0, 1, 1)
+
+
+def test_evaluation_reports_answers_and_labels(shape, manifest, tmp_path):
     evaluation = {"manifests": [str(manifest)], "every_steps": 5, "examples": 5, "max_new_tokens": 6}
     run(config(shape, manifest, tmp_path / "run", optimisation={"steps": 1}, evaluation=evaluation))
     (row,) = [row for row in RunStore(str(tmp_path / "run")).metrics() if "held_out_loss" in row]
     assert row["step"] == 1
     assert {"held_out_token_accuracy", "held_out_exact", "held_out_f1"} <= row.keys()
+    assert row["held_out_loss:common-detection"] == pytest.approx(row["held_out_loss"])
+    labels = [json.loads(line) for line in (tmp_path / "run/held_out/step-00000001.jsonl").open()]
+    assert sum(row["expected"] for row in labels) == 5
 
 
 def test_finished_run_has_nothing_to_do(shape, manifest, undisturbed):
@@ -251,7 +311,7 @@ def test_second_stage_begins_with_what_the_first_one_learnt(shape, manifest, und
         values = settings(shape, manifest, tmp_path / f"stage2-{number}", optimisation={"steps": 1})
         values["model"] = start | {"trainable": ["beats", "lora"]}
         path = write_config(tmp_path / f"{number}.yaml", values)
-        from naturelm.training.settings import load_train_config
+        from naturelm.training.paths import load_train_config
 
         run(load_train_config(path))
         curves.append(losses(tmp_path / f"stage2-{number}"))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from naturelm.errors import NaturelmError
+from naturelm.models.parts.beats import Beats, BeatsConfig
 from naturelm.training.data import Loaded
 from naturelm.training.initial_model import cosine_filters, train_mode
 from naturelm.training.loop import Hooks, make_trainer
@@ -69,6 +70,33 @@ def test_norms_and_biases_do_not_decay(make):
     assert decaying["weight_decay"] == 0.05
     assert still["weight_decay"] == 0
     assert len(still["params"]) == len(kept)
+
+
+def test_layers_of_beats_pass_back_a_part_of_their_gradient(tmp_path):
+    """As published: layer_wise_gradient_decay_ratio, from layer to layer."""
+    waveforms_BS = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (1, 32_000)).astype(np.float32))
+    norms = []
+    for ratio in (1.0, 0.5):
+        torch.manual_seed(0)
+        beats = Beats(
+            BeatsConfig(
+                encoder_layers=2,
+                encoder_embed_dim=32,
+                encoder_ffn_embed_dim=32,
+                encoder_attention_heads=2,
+                embed_dim=16,
+                conv_pos=8,
+                conv_pos_groups=4,
+                layer_wise_gradient_decay_ratio=ratio,
+            )
+        ).train()
+        output_BPD = beats(waveforms_BS)
+        output_BPD.square().sum().backward()
+        parts = (beats.patch_projection, beats.layers[0].fc1, beats.layers[1].fc1)
+        norms.append([output_BPD.sum().item(), *(part.weight.grad.norm().item() for part in parts)])
+    (plain, *of_plain), (scaled, *of_scaled) = norms
+    assert scaled == plain
+    assert of_scaled == pytest.approx([of_plain[0] / 4, of_plain[1] / 2, of_plain[2]], rel=1e-4)
 
 
 # -- what trains -----------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def work(worker: Worker, shape: Path, manifest: Path, out: Path, sharded: bool) 
     weights = trainer.weights()
     if worker.rank == 0:
         total = {name: tensor.double().abs().sum().item() for name, tensor in weights.items()}
-        out.write_text(json.dumps({"steps": results, "held_out": measured, "weights": total}))
+        out.write_text(json.dumps({"steps": results, "held_out": measured.figures(), "weights": total}))
 
 
 def main(rank: int, port: int, shape: Path, manifest: Path, out: Path) -> None:

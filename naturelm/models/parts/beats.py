@@ -39,6 +39,8 @@ class BeatsConfig:
     mel_bins: int = 128
     dropout: float = 0.0
     encoder_layerdrop: float = 0.0
+    # Each layer passes back to those before it so much of its gradient; 1 is all of it.
+    layer_wise_gradient_decay_ratio: float = 1.0
 
     def patch_count(self, samples: int, sample_rate_hz: int = SAMPLE_RATE_HZ) -> int:
         """Patches that so many samples give; a rest smaller than a patch is left out."""
@@ -78,10 +80,13 @@ class Beats(nn.Module):
         x_BPD = self.dropout(self.patch_projection(self.patch_norm(x_BPD)))
         x_BPD = self.dropout(self.norm(x_BPD + self.position_conv(x_BPD)))
         bias_HPP = self.relative_bias(x_BPD.shape[1]).contiguous()
+        decay = self.config.layer_wise_gradient_decay_ratio
         for layer in self.layers:
             # A random number is drawn only in training, so that inference leaves the generator alone.
             if self.training and torch.rand(()).item() < self.config.encoder_layerdrop:
                 continue
+            if decay != 1.0 and x_BPD.requires_grad:
+                x_BPD = _ScaledGradient.apply(x_BPD, decay)
             x_BPD = layer(x_BPD, bias_HPP)
         return x_BPD
 
@@ -92,6 +97,19 @@ class Beats(nn.Module):
         whole_BTM = features_BTM[:, : rows * patch, : columns * patch]
         patches = whole_BTM.unflatten(2, (columns, patch)).unflatten(1, (rows, patch)).transpose(2, 3)
         return linear(patches.flatten(3).flatten(1, 2), self.patch_embedding.weight.flatten(1))
+
+
+class _ScaledGradient(torch.autograd.Function):
+    """The same values; their gradient is multiplied by a number."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.scale, None
 
 
 class PositionConv(nn.Module):
