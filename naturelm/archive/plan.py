@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from naturelm.archive.scan import Changes, Scan, compare_scan, new_segment_windows, scan_archive
+from naturelm.archive.scan import (
+    Changes,
+    Scan,
+    compare_scan,
+    damage_sentences,
+    new_segment_windows,
+    scan_archive,
+)
 from naturelm.archive.selection import in_order
 from naturelm.archive.work import Todo, find_todo
 from naturelm.config.archive import ArchiveConfig
@@ -16,6 +23,7 @@ from naturelm.errors import NaturelmError
 from naturelm.machine import read_gpus, usable_cores
 from naturelm.models.presets import check_local, known_weights, resolve
 from naturelm.results.analysis import check_begun
+from naturelm.results.damage import DamagedFile, affected, find_damage
 from naturelm.results.days import PublishedRecording
 from naturelm.results.layout import holds_results
 from naturelm.results.output import Output
@@ -78,6 +86,7 @@ def forecast(paths: Sequence[Location], out: Location, config: ArchiveConfig, *,
     scan = scan_archive(paths, out, config)
     published: list[PublishedRecording] = []
     staged: set[str] = set()
+    damaged: list[DamagedFile] = []
     rate = None
     segment_windows = new_segment_windows(config)
     # A directory that no run has begun belongs to no analysis, and planning must not give it one.
@@ -86,10 +95,16 @@ def forecast(paths: Sequence[Location], out: Location, config: ArchiveConfig, *,
         output = Output(
             out, config.analysis(model.revision or ""), config.model_dump(mode="json"), segment_windows
         )
-        published, staged = committed(out)
+        damaged = find_damage(out)
+        published, staged = committed(out, {file.place for file in damaged})
         segment_windows = output.analysis.segment_windows
         rate = earlier_rate(out, output.analysis.hash)
+    here = {recording.recording_id for recording in scan.recordings}
+    lost = affected(published, damaged, out)
+    again = {old.recording_id for old in lost if old.recording_id in here}
+    published = [old for old in published if old.recording_id not in again]
     changes = compare_scan(scan, published, out)
+    changes.damage = damage_sentences(damaged, len(again), len(lost) - len(again))
     manifest = Manifests(out).write(
         scan.own, scan.recordings, scan.scope, scan.placement.divisions, config.windows, segment_windows
     )

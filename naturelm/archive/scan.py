@@ -17,6 +17,7 @@ from naturelm.recordings import LeftOut, Recording, find_audio, probe_all
 from naturelm.recordings.name_patterns import apply_pattern
 from naturelm.recordings.station_names import BY_PATTERN, Placement, overlaps, place_stations
 from naturelm.recordings.stations import Stations, read_stations
+from naturelm.results.damage import DamagedFile, described, find_damage
 from naturelm.results.days import PublishedRecording
 from naturelm.results.layout import is_output
 from naturelm.results.output import Output
@@ -166,10 +167,14 @@ def settle(
     scan: Scan, output: Output, config: ArchiveConfig, *, retry_failed: bool, prune: bool
 ) -> tuple[Changes, Todo]:
     """Bring what is published and staged in line with the archive, write the manifest, find what is to be done."""
+    damaged = find_damage(output.directory)
+    # Before anything reads them.
+    again, lost = output.repair(damaged, {recording.recording_id for recording in scan.recordings})
     output.recover()
     output.discard(_outdated(scan, output, prune) | (output.failed_staged() if retry_failed else set()))
     published = output.published.recordings()
     changes = compare_scan(scan, published, output.directory)
+    changes.damage = damage_sentences(damaged, again, lost)
     dropped = [*changes.stale, *(changes.vanished if prune else [])]
     if changes.moves or dropped:
         output.change(changes.moves, dropped)
@@ -221,12 +226,15 @@ class Changes:
         Rows of files that are no longer there.
     kept_out : set of str
         Ids of scanned recordings that cannot be read now and were read before: their rows stay as they are.
+    damage : list of str
+        One sentence for each thing about published files that are missing or cannot be read.
     """
 
     moves: list[tuple[PublishedRecording, Recording]] = field(default_factory=list)
     stale: list[PublishedRecording] = field(default_factory=list)
     vanished: list[PublishedRecording] = field(default_factory=list)
     kept_out: set[str] = field(default_factory=set)
+    damage: list[str] = field(default_factory=list)
 
     def sentences(self, prune: bool) -> list[str]:
         """One sentence for each kind of change."""
@@ -243,8 +251,22 @@ class Changes:
             (len(self.kept_out), "now unreadable", "the rows stay as they are"),
         ]
         return [
-            f"{counted(number, 'recording')} {what}: {effect}" for number, what, effect in kinds if number
+            *self.damage,
+            *(f"{counted(number, 'recording')} {what}: {effect}" for number, what, effect in kinds if number),
         ]
+
+
+def damage_sentences(damaged: Sequence[DamagedFile], again: int, lost: int) -> list[str]:
+    """What was found about published files, and what becomes of their recordings."""
+    if not damaged:
+        return []
+    lines = [f"{described(damaged)}: {counted(again, 'recording')} of these days to process again"]
+    if lost:
+        lines.append(
+            f"{counted(lost, 'recording')} with lost rows not found here: give their directory too, or restore the "
+            "files from a backup"
+        )
+    return lines
 
 
 def find_changes(

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from naturelm.cli._options import directory_argument, format_option
+from naturelm.errors import NaturelmError
 from naturelm.storage import Location
 from naturelm.text import duration, printable
 
@@ -25,9 +26,21 @@ def status(directory: Location, form: str) -> None:
     DIRECTORY is the --out of naturelm process. A run whose process died is reported as such.
     """
     from naturelm.archive.status import newest_run
+    from naturelm.results.damage import described, find_damage
     from naturelm.tables.query import open_tables
 
     run = newest_run(directory)
+    damaged = find_damage(directory)
+    if damaged:
+        if form == "json":
+            names = [file.name for file in damaged]
+            damage = {"state": run.state, "last_sign": run.last_sign.isoformat(), "damaged": names}
+            click.echo(json.dumps(damage | {"run": run.record}, ensure_ascii=True))
+        else:
+            click.echo(f"{printable(str(directory))}: {printable(_sentence(run))}")
+        raise NaturelmError(
+            f"{directory}: {described(damaged)}; run naturelm process with this --out again, which writes them anew"
+        )
     connection = open_tables(directory)
     counts = connection.sql(
         "SELECT status, count(*), coalesce(sum(decoded_s), 0) FROM recordings GROUP BY status ORDER BY status"
@@ -40,6 +53,7 @@ def status(directory: Location, form: str) -> None:
         state = {
             "state": run.state,
             "last_sign": run.last_sign.isoformat(),
+            "damaged": [],
             "recordings": {name: {"recordings": n, "hours": seconds / 3600} for name, n, seconds in counts},
             "failures": [dict(zip(("path", "status", "error"), row, strict=True)) for row in failures],
             "run": run.record,
@@ -62,13 +76,13 @@ def status(directory: Location, form: str) -> None:
 def _sentence(run: Any) -> str:
     began, last = (f"{moment.astimezone():%Y-%m-%d %H:%M}" for moment in (run.started, run.last_sign))
     where = f"on {run.host} (process {run.pid})"
-    go_on = "run the same command again to continue"
+    resume = "run the same command again to continue"
     age_s = (dt.datetime.now(dt.UTC) - run.last_sign).total_seconds()
     return {
         "running": f"running {where} since {began}; last sign of life {age_s:.0f} s ago",
         "complete": f"complete; ran {where} from {began} to {last}",
-        "interrupted": f"interrupted; ran {where} from {began} to {last}; {go_on}",
-        "died": f"died; ran {where} from {began}, last sign of life {last}; {go_on}",
+        "interrupted": f"interrupted; ran {where} from {began} to {last}; {resume}",
+        "died": f"died; ran {where} from {began}, last sign of life {last}; {resume}",
         "silent": f"silent; started {where} at {began}, last sign of life {last}; "
-        f"see whether it still runs there, otherwise {go_on}",
+        f"see whether it still runs there, otherwise {resume}",
     }[run.state]

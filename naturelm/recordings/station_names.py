@@ -1,10 +1,10 @@
 """Which station a recording is from: what its name or its directories say, or what the user says of them.
 
 `auto` takes the prefix of the file name, else the first directory that is not named after a date, a card or a kind of
-file, else the name of the root. Two recorders may share such a name. One recorder never makes two recordings at once,
-so a station is divided where its recordings overlap in time and something else tells them apart: a directory, or else
-a serial number or a number in front of the date. Numbers in front of the date also divide a station where each occurs
-on several recordings, which those of a counter do not.
+file, else the first directory, else the name of the root. Two recorders may share such a name. One recorder never makes
+two recordings at once, so a station is divided where its recordings overlap in time and something else tells them
+apart: a directory, or else a serial number or a number in front of the date. Numbers in front of the date also divide a
+station where each occurs on several recordings, which those of a counter do not.
 """
 
 from __future__ import annotations
@@ -52,13 +52,15 @@ Division = tuple[tuple[str, ...], str]
 
 
 def place(relative_path: str, root_name: str) -> str:
-    """The station that directories say: the first one that is named after a place, else the root."""
+    """The station that directories say, else the root."""
     return next(_places(relative_path), root_name)
 
 
 def _places(relative_path: str) -> Iterator[str]:
-    """Directories of a path that may be named after a place, the outermost first."""
-    return (part for part in PurePosixPath(relative_path).parts[:-1] if not _NO_PLACE.fullmatch(part))
+    """Directories of a path that may be named after a place, the outermost first; the first of all where none is."""
+    directories = PurePosixPath(relative_path).parts[:-1]
+    named = [part for part in directories if not _NO_PLACE.fullmatch(part)]
+    return iter(named or directories[:1])
 
 
 @dataclass(frozen=True, slots=True)

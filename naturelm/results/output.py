@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from naturelm.errors import NaturelmError
 from naturelm.ids import split_segment_id
 from naturelm.recordings import Recording
 from naturelm.results.analysis import Analysis, check_same, check_version, read_analysis, write_analysis
+from naturelm.results.damage import DamagedFile, affected
 from naturelm.results.days import (
     Parts,
     PublishedRecording,
@@ -119,6 +120,29 @@ class Output:
                 if file.relative_path.endswith(TEMPORARY)
             )
         self._remove_withdrawn()
+
+    def repair(self, damaged: Sequence[DamagedFile], recording_ids: Collection[str]) -> tuple[int, int]:
+        """Remove published rows of which some are lost, so that their recordings are processed again.
+
+        Parameters
+        ----------
+        damaged : sequence of DamagedFile
+            Files that are missing, or cannot be read and go.
+        recording_ids : collection of str
+            Recordings that can be processed again; rows of others stay.
+
+        Returns
+        -------
+        (int, int)
+            How many recordings are to be processed again, and how many have lost rows and cannot be.
+        """
+        remove_all(file.place for file in damaged if not file.is_missing)
+        if not damaged:
+            return 0, 0
+        lost = affected(self.published.recordings(), damaged, self.directory)
+        again = [recording for recording in lost if recording.recording_id in recording_ids]
+        self.change([], again)
+        return len(again), len(lost) - len(again)
 
     def unstage_published(self, published: Iterable[PublishedRecording]) -> set[str]:
         """Remove staged segments that these recordings have published; returns the ids of those that stay.

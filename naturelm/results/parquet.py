@@ -9,7 +9,11 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from naturelm.errors import NaturelmError
 from naturelm.storage import Location, write_whole
+
+REMEDY = "delete it and run naturelm process with the same --out again"
+"""What restores a damaged file of the tables."""
 
 # Reading small files waits for the disk, or for an object store.
 _THREADS = 16
@@ -25,10 +29,21 @@ def write_table(place: Location, table: pa.Table, scratch: Location | None = Non
     write_whole(place, sink.getvalue(), scratch)
 
 
-def read_table(place: Location, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file at once: in a store that is one request, where reading as needed takes several."""
-    # A third of the time that `pq.read_table` takes over a small file.
-    return pq.ParquetFile(pa.BufferReader(place.read_bytes())).read(columns=columns)
+def read_table(place: Location, columns: list[str] | None = None, remedy: str = REMEDY) -> pa.Table:
+    """Read a Parquet file at once: in a store that is one request, where reading as needed takes several.
+
+    Raises
+    ------
+    NaturelmError
+        The file is not a whole Parquet file; `remedy` says what to do.
+    """
+    content = place.read_bytes()
+    try:
+        # A third of the time that `pq.read_table` takes over a small file.
+        return pq.ParquetFile(pa.BufferReader(content)).read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).split(". ")[0].rstrip(".")
+        raise NaturelmError(f"{place}: not a whole Parquet file ({reason[:200]}); {remedy}") from None
 
 
 def at_once(function: Callable[[Given], Result], items: Iterable[Given]) -> list[Result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from functools import cached_property
 
 import pyarrow as pa
@@ -30,9 +31,11 @@ class PublishedFiles:
         self._directory = directory
         self._folders: dict[str, str] = {}
 
-    def files(self) -> dict[str, dict[Day, Location]]:
-        """By table, by day: all files."""
-        found = {table: self._listed(table) for table in TABLES}
+    def files(
+        self, listed: Mapping[str, Mapping[tuple[str, str], Location]] | None = None
+    ) -> dict[str, dict[Day, Location]]:
+        """By table, by day: all files, of those `listed` where they are given."""
+        found = self.listed() if listed is None else listed
         stations: dict[str, str | None] = {}
         for (folder, _), place in found[RECORDINGS].items():
             if folder not in stations:
@@ -47,9 +50,15 @@ class PublishedFiles:
             for table, files in found.items()
         }
 
-    def recordings(self) -> list[PublishedRecording]:
-        """The recordings whose rows are published."""
-        tables = at_once(read_table, self._listed(RECORDINGS).values())
+    def listed(self) -> dict[str, dict[tuple[str, str], Location]]:
+        """By table, by folder and date: all files, whether their rows count or not."""
+        # `recordings` first: a day that is published in between is then found in the other tables.
+        return {table: self._listed(table) for table in TABLES}
+
+    def recordings(self, without: Collection[Location] = ()) -> list[PublishedRecording]:
+        """The recordings whose rows are published, except those of the files `without`."""
+        files = [place for place in self._listed(RECORDINGS).values() if place not in without]
+        tables = at_once(read_table, files)
         return [
             recording for table in tables for recording in published_recordings(conformed(RECORDINGS, table))
         ]
@@ -57,7 +66,7 @@ class PublishedFiles:
     def read(self, table: str, day: Day) -> pa.Table | None:
         """A day's rows; None where it has no file."""
         try:
-            return conformed(table, read_table(self._path(table, day)))
+            return conformed(table, read_table(self.path(table, day)))
         except FileNotFoundError:
             return None
 
@@ -65,7 +74,7 @@ class PublishedFiles:
         self, table: str, day: Day, rows: pa.Table, analysis_hash: str, parts: Parts | None = None
     ) -> None:
         """Replace a day's rows; `parts` are those of `recordings`."""
-        path = self._path(table, day)
+        path = self.path(table, day)
         schema = published_schema(table, analysis_hash)
         if table == RECORDINGS:
             schema = schema.with_metadata(schema.metadata | parts_metadata(parts or {}))
@@ -77,7 +86,7 @@ class PublishedFiles:
     def remove(self, day: Day) -> None:
         """Remove a day's files."""
         for name in PUBLISH_ORDER:
-            self._path(name, day).unlink(missing_ok=True)
+            self.path(name, day).unlink(missing_ok=True)
 
     def _listed(self, table: str) -> dict[tuple[str, str], Location]:
         """A table's files by folder and date."""
@@ -87,12 +96,17 @@ class PublishedFiles:
 
     @cached_property
     def _taken(self) -> set[str]:
-        # A day's `answers` are written first.
-        return {folder for folder, _ in self._listed(ANSWERS)}
+        # A day's `answers` are written first; `recordings` know those whose `answers` somebody deleted.
+        return {folder for table in (ANSWERS, RECORDINGS) for folder, _ in self._listed(table)}
 
-    def _path(self, table: str, day: Day) -> Location:
+    def folder_of(self, day: Day) -> str:
+        """The folder of a day's station."""
         folder = self._folders.get(day.station)
         if folder is None:
             folder = self._folders[day.station] = folder_name(day.station, self._taken)
             self._taken.add(folder)
-        return self._directory / table / day_file(folder, day.date)
+        return folder
+
+    def path(self, table: str, day: Day) -> Location:
+        """Where a day's rows of a table are."""
+        return self._directory / table / day_file(self.folder_of(day), day.date)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from naturelm.errors import NaturelmError
 from naturelm.ids import split_segment_id
 from naturelm.results.analysis import read_analysis
 from naturelm.results.days import (
@@ -26,10 +27,10 @@ from naturelm.results.days import (
     recording_row,
     with_ids,
 )
-from naturelm.results.layout import STAGING, WITHDRAWN
+from naturelm.results.layout import STAGING, WITHDRAWN, day_file
 from naturelm.results.parquet import read_table
 from naturelm.results.published import PublishedFiles
-from naturelm.results.schemas import RECORDINGS, TABLES, conformed
+from naturelm.results.schemas import ANSWERS, RECORDINGS, TABLES, conformed
 from naturelm.results.staging import StagedFiles
 from naturelm.segments import Day
 from naturelm.storage import Location, write_whole
@@ -93,12 +94,14 @@ def listed_segments(published: Iterable[PublishedRecording]) -> Segments:
     return {recording.recording_id: recording.parts for recording in published}
 
 
-def committed(directory: Location) -> tuple[list[PublishedRecording], set[str]]:
-    """The published recordings, and the ids of the staged segments that count."""
+def committed(
+    directory: Location, without: Collection[Location] = ()
+) -> tuple[list[PublishedRecording], set[str]]:
+    """The published recordings except those of the files `without`, and the ids of the staged segments that count."""
     staged = StagedFiles(directory).ids()
     withdrawn = read_withdrawn(directory)
     published = []
-    for recording in PublishedFiles(directory).recordings():
+    for recording in PublishedFiles(directory).recordings(without):
         firsts = withdrawn.get(recording.day, {}).get(recording.recording_id, ())
         if firsts is None:
             continue
@@ -149,13 +152,17 @@ def read_visible(directory: Location) -> Visible:
     FileNotFoundError
         A day was published, and its staged files removed, while they were looked up.
     NaturelmError
-        The settings are needed, and damaged.
+        The settings are needed, and damaged; or a published day lacks a file.
     """
     staged_files, published_files = StagedFiles(directory), PublishedFiles(directory)
     # Staged before published: a day that is published in between is then found twice, and not missed.
     staged = sorted(staged_files.ids())
     withdrawn = read_withdrawn(directory)
-    files = published_files.files()
+    found = published_files.listed()
+    if not staged:
+        _check_listed(directory, found)
+    files = published_files.files(found)
+    _check_complete(files, published_files)
     if not staged and not withdrawn:
         return Visible(files)
     rows = _staged_rows(staged_files, staged)
@@ -196,6 +203,31 @@ def read_visible(directory: Location) -> Visible:
         analysis.hop_s,
         analysis.segment_windows,
     )
+
+
+def _check_listed(directory: Location, listed: Mapping[str, Mapping[tuple[str, str], Location]]) -> None:
+    """Check that `recordings` has a file for every day; none is being published that lacks it."""
+    for day in sorted(listed[ANSWERS].keys() - listed[RECORDINGS].keys()):
+        place = directory / RECORDINGS / day_file(*day)
+        if place.exists() or StagedFiles(directory).ids():
+            raise FileNotFoundError(f"{place} was published while its files were looked up")
+        raise _is_missing(place)
+
+
+def _is_missing(place: Location) -> NaturelmError:
+    return NaturelmError(
+        f"{place}: is missing; run naturelm process with the same --out again, or restore it from a backup"
+    )
+
+
+def _check_complete(files: Mapping[str, Mapping[Day, Location]], published: PublishedFiles) -> None:
+    """Check that every day that `recordings` list has a file in each table."""
+    for table in TABLES:
+        for day in sorted(files[RECORDINGS].keys() - files[table].keys()):
+            if published.read(table, day) is not None:
+                raise FileNotFoundError(f"{day} was published while its files were looked up")
+            if published.read(RECORDINGS, day):
+                raise _is_missing(published.path(table, day))
 
 
 def _staged_rows(files: StagedFiles, segment_ids: Sequence[str]) -> dict[str, dict[int, dict[str, Any]]]:

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
 
 from naturelm.errors import NaturelmError
+from naturelm.results.layout import STAGING, day_file, folder_name
+from naturelm.results.parquet import REMEDY
+
+# A file of the tables as DuckDB knows it (see `naturelm.tables.query`).
+_SERVED = re.compile(
+    r"results://(?:published/(?P<table>\w+)/station=(?P<station>[^/]*)/date=(?P<date>[^/]+)/rows|"
+    r"staged/(?P<staged>\w+)/(?P<segment>[\w-]+))\.parquet"
+)
+
+
+def _name_of(served: re.Match[str]) -> str:
+    """The path of a file below the output directory."""
+    if served["staged"]:
+        return f"{STAGING}/{served['staged']}/{served['segment']}.parquet"
+    date = served["date"] if served["date"][0].isdigit() else ""
+    return f"{served['table']}/{day_file(folder_name(unquote(served['station'])), date)}"
 
 
 @contextmanager
@@ -29,6 +47,9 @@ def told(what: str = "reading the tables") -> Iterator[None]:
             message = message.strip().splitlines()[-1]
         # The first lines say what and what was meant; the SQL with a marker below it comes after a blank one.
         sentence = " ".join(message.split("\n\n")[0].split())
+        damaged = _SERVED.search(sentence)
+        if damaged is not None:
+            raise NaturelmError(f"{_name_of(damaged)}: not a whole Parquet file; {REMEDY}") from None
         raise NaturelmError(f"{what} failed: {sentence}") from None
 
 

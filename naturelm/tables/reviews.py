@@ -100,7 +100,11 @@ def append_review(directory: Path, review: Review) -> Path:
 def read_reviews(directory: str | Location) -> pa.Table:
     """All decisions of a results directory, oldest first; empty where there are none."""
     files = list_files(location(directory) / REVIEWS)
-    tables = [read_table(file.location) for file in files if file.location.suffix == ".parquet"]
+    tables = [
+        read_table(file.location, remedy="restore it from a backup, or delete it")
+        for file in files
+        if file.location.suffix == ".parquet"
+    ]
     return pa.concat_tables([REVIEWS_SCHEMA.empty_table(), *tables]).sort_by("reviewed_time")
 
 

@@ -33,7 +33,7 @@ def stations(*paths: str, setting: str = "auto", divisions=()) -> list[str]:
     [
         ("2024/SITE_A/20240510_053000.WAV", "SITE_A"),
         ("2024-05/SITE_A/20240510_053000.WAV", "SITE_A"),
-        ("20240510/20240510_053000.WAV", "archive"),
+        ("2024-05-10/card 1/20240510_053000.WAV", "2024-05-10"),
         ("SITE_A/20240510/20240510_053000.WAV", "SITE_A"),
         ("Data/DCIM/100MEDIA/SITE_A/20240510_053000.WAV", "SITE_A"),
         ("May 2024/card 1/SITE_A/x.wav", "SITE_A"),
@@ -45,7 +45,9 @@ def stations(*paths: str, setting: str = "auto", divisions=()) -> list[str]:
         ("x.wav", "archive"),
     ],
 )
-def test_directories_named_after_dates_cards_and_formats_are_no_places(path: str, station: str) -> None:
+def test_directories_named_after_dates_cards_and_formats_are_places_only_where_no_other_is(
+    path: str, station: str
+) -> None:
     assert place(path, "archive") == station
 
 

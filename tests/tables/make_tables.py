@@ -204,6 +204,8 @@ def write_large(directory: Path, recordings: int = 5_000, detections_each: int =
         tables = {
             RECORDINGS: pa.Table.from_pylist([row], schema=TABLES[RECORDINGS]),
             DETECTIONS: pa.table(arrays, schema=TABLES[DETECTIONS]),
+            ANSWERS: TABLES[ANSWERS].empty_table(),
+            CAPTIONS: TABLES[CAPTIONS].empty_table(),
         }
         for name, table in tables.items():
             file = directory / name / day_file(folder_name(station), str(row["date"]))

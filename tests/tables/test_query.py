@@ -395,7 +395,7 @@ def test_a_directory_without_results_is_told(tmp_path):
         )
 
 
-def test_a_damaged_table_is_told(night):
+def test_a_damaged_file_is_named_with_its_remedy(night):
     for path in (night / "recordings").rglob("*.parquet"):
         path.write_bytes(b"PAR1 this is no table")
     stage_segment(night, 0, recording("a/2.wav", EVENING))
@@ -403,7 +403,9 @@ def test_a_damaged_table_is_told(night):
         result = ask(night, sql)
         assert result.exit_code == 2
         assert len(result.output.splitlines()) == 1
-        assert "failed: " in result.output
+        assert "not a whole Parquet file" in result.output
+        assert "run naturelm process with the same --out again" in result.output
+        assert "recordings/A/2026-05-01.parquet" in result.output
 
 
 # --- forms of the answer
