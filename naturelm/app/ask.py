@@ -78,6 +78,8 @@ class Asker:
         Preset name, checkpoint directory or hub id.
     llm : str, optional
         Base LLM, directory or hub id.
+    weights : str
+        As of `naturelm.load_model`.
 
     Raises
     ------
@@ -85,10 +87,10 @@ class Asker:
         There is no such model.
     """
 
-    def __init__(self, model: str, llm: str | None = None) -> None:
+    def __init__(self, model: str, llm: str | None = None, weights: str = "auto") -> None:
         resolve(model)
         self.model_name = model
-        self._llm = llm
+        self._llm, self._weights = llm, weights
         self._lock = threading.Lock()
         self._model: LanguageModel | None = None
         self._engine: Engine | None = None
@@ -145,7 +147,9 @@ class Asker:
         from naturelm.models.base import require_language_model
 
         if self._model is None:
-            self._model = require_language_model(load_model(self.model_name, llm=self._llm))
+            self._model = require_language_model(
+                load_model(self.model_name, llm=self._llm, weights=self._weights)
+            )
         if self._engine is None or self._model.merging_alpha != merging_alpha:
             self._engine = None  # its merged copy of the weights goes before the next one is made
             self._model.merging_alpha = merging_alpha

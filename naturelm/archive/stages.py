@@ -145,7 +145,13 @@ class Ask:
             torch.set_num_threads(threads)
         settings = config.model
         dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
-        model = load_model(settings.name, llm=settings.llm, dtype=dtype, merging_alpha=settings.merging_alpha)
+        model = load_model(
+            settings.name,
+            llm=settings.llm,
+            dtype=dtype,
+            merging_alpha=settings.merging_alpha,
+            weights=settings.weights,
+        )
         if config.windows.length_s > model.window_s:
             raise NaturelmError(
                 f"window is {config.windows.length_s:g} s and {settings.name} hears {model.window_s:g} s at once; "

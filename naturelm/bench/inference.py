@@ -120,7 +120,7 @@ def bench_engine(
     result: dict[str, Any] = {
         "machine": machine(device),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "weights": weights,
+        "weights": engine.decoder.kind.name,
         "queries": len(queries),
         "labels": [len(query.labels) for query in queries],
         "max_new_tokens": [query.max_new_tokens for query in queries],
@@ -185,7 +185,7 @@ def _roofline(
     decoder = engine.decoder
     flops_per_s, bytes_per_s = measure_peaks(decoder.device, decoder.dtype)
     head_flops = 2 * decoder.lm_head.numel()
-    token_flops = 2 * decoder.weight_bytes / decoder.dtype.itemsize - head_flops
+    token_flops = 2 * decoder.matrix_numbers
     free = [query for query in engine.queries if not query.labels]
     rows = engine.batch_size * len(free) * engine.num_beams
     lengths = [

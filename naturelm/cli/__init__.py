@@ -37,6 +37,7 @@ VERBS = {
     "train": "Train a model, in this process or on Ray; plot its learning curves.",
     "evaluate": "Score predictions as BEANS-Zero does; compare two sets.",
     "export-checkpoint": "Write a training run's weights as a model.",
+    "quantize": "Write a model with its weights in 8 bits.",
     "models": "List the models, what each needs and whether it is on this machine.",
     "bench": "Measure the engine, the archive job and decoding.",
 }

@@ -63,6 +63,12 @@ llm_option = click.option(
 merging_alpha_option = click.option(
     "--merging-alpha", type=float, metavar="ALPHA", help="Weight of the LoRA adapters, 0 to 1.  [default: 1]"
 )
+weights_option = click.option(
+    "--weights",
+    type=click.Choice(["auto", "bf16", "fp8", "int8"]),
+    help="How to store the language model's matrices; auto: as in the checkpoint, and as --model's device suits.  "
+    "[default: auto]",
+)
 window_option = click.option("--window", type=float, metavar="SECONDS", help="Window length.  [default: 10]")
 hop_option = click.option(
     "--hop",

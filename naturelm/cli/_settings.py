@@ -18,7 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 SECTIONS = {
     "Input and output": ["out", "config", "name_pattern", "station_from", "stations_file", "channel"],
-    "Model and queries": ["model", "llm", "merging_alpha", "queries", "window", "hop", "gate"],
+    "Model and queries": ["model", "llm", "merging_alpha", "weights", "queries", "window", "hop", "gate"],
     "Selection": ["dates", "hours", "include_undated", "stations", "sample", "order"],
     "Compute": ["workers", "max_workers", "gpus_per_worker", "batch_size", "address"],
 }
@@ -29,6 +29,7 @@ _SETTINGS = {
     "model": "model.name",
     "llm": "model.llm",
     "merging_alpha": "model.merging_alpha",
+    "weights": "model.weights",
     "window": "windows.length_s",
     "hop": "windows.hop_s",
     "name_pattern": "recordings.name_pattern",
@@ -58,6 +59,7 @@ _OPTIONS = [
     _options.model_option,
     _options.llm_option,
     _options.merging_alpha_option,
+    _options.weights_option,
     click.option(
         "--query",
         "queries",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from naturelm.cli._options import format_option
+from naturelm.cli._options import format_option, weights_option
 from naturelm.cli._types import FiniteRange
 from naturelm.errors import NaturelmError
 from naturelm.text import duration
@@ -53,6 +53,7 @@ def bench() -> None:
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; PyTorch's choice by default.")
 @click.option("--device", help="cuda or cpu; the GPU where there is one by default.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="bfloat16 on a GPU by default.")
+@weights_option
 @format_option("table", "json")
 def engine(
     model: str,
@@ -70,6 +71,7 @@ def engine(
     threads: int | None,
     device: str | None,
     dtype: str | None,
+    weights: str | None,
     form: str,
 ) -> None:
     """Measure the model alone: windows of made-up sound that are already in memory, to answers."""
@@ -77,7 +79,7 @@ def engine(
     from naturelm.engine.queries import EngineQuery
     from naturelm.synthetic.stand_ins import QUESTIONS, made_up_labels
 
-    loaded = _load(model, random_weights, llm_layers, threads, device, dtype)
+    loaded = _load(model, random_weights, llm_layers, threads, device, dtype, weights or "auto")
     chosen = [EngineQuery(prompt, max_new_tokens) for prompt in QUESTIONS[:queries]]
     if labels:
         chosen.append(EngineQuery(QUESTIONS[2], max_new_tokens, labels=made_up_labels(labels)))
@@ -270,11 +272,14 @@ def _load(
     threads: int | None,
     device: str | None,
     dtype: str | None,
+    weights: str = "auto",
 ) -> LanguageModel:
     import torch
 
     from naturelm.models import load_model
     from naturelm.models.base import require_language_model
+    from naturelm.models.parts.linear import has_bfloat16
+    from naturelm.models.parts.weights import as_stored
     from naturelm.synthetic.stand_ins import FULL_SIZE, random_full_size
 
     if random_weights and model != FULL_SIZE:
@@ -282,10 +287,12 @@ def _load(
     if threads is not None:
         torch.set_num_threads(threads)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    weights_dtype = getattr(torch, dtype or ("bfloat16" if device.startswith("cuda") else "float32"))
+    given = None if dtype is None else getattr(torch, dtype)
     if random_weights:
-        return random_full_size(device, weights_dtype, llm_layers)
-    return require_language_model(load_model(model, device=device, dtype=weights_dtype))
+        half = device.startswith("cuda") or (weights != "auto" and has_bfloat16())
+        weights_dtype = as_stored(weights, given)[1] or (torch.bfloat16 if half else torch.float32)
+        return random_full_size(device, weights_dtype, llm_layers, weights)
+    return require_language_model(load_model(model, device=device, dtype=given, weights=weights))
 
 
 def _engine_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -296,7 +303,7 @@ def _engine_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
         else f"{machine['processor']}, {machine['threads']} threads"
     )
     lines = [
-        ("device", f"{device}, {result['dtype']}, torch {machine['torch']}"),
+        ("device", f"{device}, {result['dtype']}, weights {result['weights']}, torch {machine['torch']}"),
         (
             "queries",
             f"{result['queries']} queries of {result['prompt_tokens']} tokens, beams {result['num_beams']}",

@@ -17,6 +17,7 @@ from naturelm.cli._options import (
     llm_option,
     merging_alpha_option,
     model_option,
+    weights_option,
     window_option,
 )
 from naturelm.cli._settings import archive_config
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     cls=SectionedCommand,
     sections={
         "Output": ["out"],
-        "Model and query": ["query", "model", "llm", "merging_alpha", "window", "hop", "config"],
+        "Model and query": ["query", "model", "llm", "merging_alpha", "weights", "window", "hop", "config"],
         "Generation": ["max_new_tokens", "num_beams", "device"],
     },
 )
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 @model_option
 @llm_option
 @merging_alpha_option
+@weights_option
 @window_option
 @hop_option
 @click.option(
@@ -114,6 +116,7 @@ def _pipeline(settings: ArchiveConfig, device: str | None) -> Any:
         device=device,
         dtype=None if chosen.dtype == "auto" else getattr(torch, chosen.dtype),
         merging_alpha=chosen.merging_alpha,
+        weights=chosen.weights,
     )
     generation = settings.generation
     return Pipeline(

@@ -6,23 +6,33 @@ from pathlib import Path
 
 import click
 
-from naturelm.cli._options import archive_option, llm_option, model_option
+from naturelm.cli._options import archive_option, llm_option, model_option, weights_option
 
 
 @click.command("inference-app")
 @click.option("--results", type=click.Path(path_type=Path), help="Directory of tables to explore and review.")
 @model_option
 @llm_option
+@weights_option
 @archive_option
 @click.option(
     "--port", default=7860, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
 )
 def inference_app(
-    results: Path | None, model: str | None, llm: str | None, archive: Path | None, port: int
+    results: Path | None,
+    model: str | None,
+    llm: str | None,
+    weights: str | None,
+    archive: Path | None,
+    port: int,
 ) -> None:
     """Open the web app on this machine (127.0.0.1): query a model about sounds, explore and review results."""
     from naturelm.app.ask import Asker
     from naturelm.app.explore import Results
     from naturelm.app.server import serve
 
-    serve(Asker(model or "pocket", llm), None if results is None else Results(results, archive), port)
+    serve(
+        Asker(model or "pocket", llm, weights or "auto"),
+        None if results is None else Results(results, archive),
+        port,
+    )

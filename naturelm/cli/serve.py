@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from naturelm.cli._options import llm_option, model_option
+from naturelm.cli._options import llm_option, model_option, weights_option
 
 
 @click.command()
 @model_option
 @llm_option
+@weights_option
 @click.option(
     "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
 )
@@ -36,7 +37,13 @@ from naturelm.cli._options import llm_option, model_option
     help="Let requests name files below this directory (file_path).  [default: none]",
 )
 def serve(
-    model: str | None, llm: str | None, port: int, max_batch_size: int, num_beams: int, root: Path | None
+    model: str | None,
+    llm: str | None,
+    weights: str | None,
+    port: int,
+    max_batch_size: int,
+    num_beams: int,
+    root: Path | None,
 ) -> None:
     """Answer questions about sounds by HTTP on this machine (127.0.0.1), for evaluation harnesses and other tools.
 
@@ -48,6 +55,7 @@ def serve(
     serve_model(
         model or "pocket",
         llm=llm,
+        weights=weights or "auto",
         port=port,
         max_batch_size=max_batch_size,
         num_beams=num_beams,

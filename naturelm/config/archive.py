@@ -119,13 +119,23 @@ class ModelSettings(Section):
     merging_alpha : float
         Weight of the LoRA: 1 names species best, 0.4 to 0.6 follows instructions better.
     dtype : {"auto", "float32", "bfloat16"}
-        Precision; `auto` is bfloat16 on GPUs and float32 on CPUs.
+        Precision; `auto` is bfloat16 on GPUs and float32 on CPUs, and what `weights` needs.
+    weights : {"auto", "bf16", "fp8", "int8"}
+        How the matrices of the language model are stored: in bfloat16, or in 8 bits, numbers with an exponent (newer
+        NVIDIA GPUs) or whole ones (any device). `auto`: as in the checkpoint, in the type that `dtype` says.
     """
 
     name: str = "pocket"
     llm: str | None = None
     merging_alpha: float = Field(default=1.0, ge=0.0, le=1.0)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    weights: Literal["auto", "bf16", "fp8", "int8"] = "auto"
+
+    @model_validator(mode="after")
+    def _bf16_is_bfloat16(self) -> ModelSettings:
+        if self.weights == "bf16" and self.dtype == "float32":
+            raise ValueError("weights are bf16 and dtype is float32; leave out one of them")
+        return self
 
 
 class WindowSettings(Section):
@@ -345,6 +355,7 @@ class ArchiveConfig(Section):
         model_revision : str
             What identifies the model's weights, whatever name or path they were loaded by.
         """
+        weights = {} if self.model.weights == "auto" else {"weights": self.model.weights}
         gate = {} if self.gate.threshold_db is None else {"gate": self.gate.model_dump(mode="json")}
         return {
             "model": {
@@ -352,6 +363,7 @@ class ArchiveConfig(Section):
                 "llm": self.model.llm,
                 "merging_alpha": self.model.merging_alpha,
                 "dtype": self.model.dtype,
+                **weights,
             },
             "queries": {
                 query.id: query.model_dump(mode="json", exclude={"id"}, exclude_none=True)

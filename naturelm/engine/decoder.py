@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from naturelm.errors import NaturelmError
 from naturelm.models.parts.compiled import Compiled
 from naturelm.models.parts.linear import linear
+from naturelm.models.parts.quantized import kind_of, stored_product
 from naturelm.models.parts.weights import Stored, WeightKind, weight_kind
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -74,7 +76,9 @@ class Decoder:
         self.final_norm: Tensor = llm.model.norm.weight.detach()
         self.lm_head: Tensor = llm.get_output_embeddings().weight.detach()
         self.device, self.dtype = self.lm_head.device, self.lm_head.dtype
-        self.kind = weight_kind(weights, self.device)
+        self.kind = kind_of(llm) or weight_kind(weights, self.device)
+        if weights not in ("plain", self.kind.name):
+            raise NaturelmError(f"weights are {self.kind.name} already, not {weights}; leave it out")
         self._rotary = llm.model.rotary_emb
         self._fused = _fused(self.kind, self.norm_eps)
         self._layers = [self._take(layer, release) for layer in llm.model.layers]
@@ -86,6 +90,9 @@ class Decoder:
             if self.device.type == "cuda":
                 # What the last matrix replaced goes back to the card: a smaller one in its place would leave a gap.
                 torch.cuda.empty_cache()
+            whole = stored_product(projections)
+            if whole is not None:
+                return whole
             stored = self.kind.store(_joined([projection.weight for projection in projections]))
             if release and stored.values.dtype != self.dtype:
                 for projection in projections:
@@ -107,6 +114,12 @@ class Decoder:
         tensors: list[Any] = [self.lm_head, self.final_norm]
         tensors += [tensor for layer in self._layers for tensor in vars(layer).values()]
         return sum(tensor.nbytes for tensor in tensors)
+
+    @property
+    def matrix_numbers(self) -> int:
+        """Numbers in the matrices of all layers, however they are stored."""
+        stored = [one for layer in self._layers for one in vars(layer).values() if isinstance(one, Stored)]
+        return sum(one.values.numel() for one in stored)
 
     @property
     def kv_bytes(self) -> int:

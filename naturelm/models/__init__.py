@@ -27,6 +27,7 @@ def load_model(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     merging_alpha: float = 1.0,
+    weights: str = "auto",
     **part_files: str | Path,
 ) -> LanguageModel | Classifier:
     """Load a model of whichever family.
@@ -44,6 +45,9 @@ def load_model(
         Of the weights; by default bfloat16 on a GPU and float32 elsewhere. Adapters stay float32.
     merging_alpha
         Share of the adapters in the language model; see `naturelm.models.base.LanguageModel`.
+    weights
+        How the language model's matrices are stored: ``"bf16"``, ``"fp8"``, ``"int8"``, or ``"auto"`` for what the
+        checkpoint holds, in `dtype`. Beside 8-bit matrices, `dtype` is bfloat16 wherever the device multiplies it.
     part_files
         Parts of the model that its family publishes in files of their own, such as SALMONN's ``whisper`` and ``beats``;
         by default what ``config.json`` names, as for `llm`.
@@ -55,13 +59,16 @@ def load_model(
         `merging_alpha` is given for a classifier, which has no language model.
     """
     from naturelm.models.base import LanguageModel
+    from naturelm.models.parts.weights import as_stored
 
+    stored, dtype = as_stored(weights, dtype)
     model_class = presets.family_of(presets.resolve(name)).load()
     if issubclass(model_class, LanguageModel):
-        return model_class.from_pretrained(name, llm, device, dtype, merging_alpha, **part_files)
+        return model_class.from_pretrained(name, llm, device, dtype, merging_alpha, stored, **part_files)
     given = [
         *(["llm"] if llm is not None else []),
         *(["merging_alpha"] if merging_alpha != 1.0 else []),
+        *(["weights"] if stored not in (None, "plain") else []),
         *part_files,
     ]
     if given:

@@ -14,6 +14,7 @@ import math
 import stat
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -23,19 +24,38 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
 
-from naturelm.errors import NaturelmError
+from naturelm.errors import NaturelmError, first_line, is_out_of_memory
 from naturelm.models import checkpoint, presets
 from naturelm.models.answer import Answer, AnswerDecoder
 from naturelm.models.base import AnswerScores, LanguageModel
 from naturelm.models.checkpoint import NameTable
 from naturelm.models.config import LanguageModelConfig
 from naturelm.models.parts import lora
+from naturelm.models.parts.linear import has_bfloat16
 from naturelm.models.parts.llama import load_llama, load_llama_config, load_tokenizer, new_llama, save_llama
+from naturelm.models.parts.quantized import WithoutAdapters, kind_of, quantized_llama
+from naturelm.models.parts.weights import WEIGHT_KINDS, WeightKind, weight_kind
 from naturelm.models.prompts import PromptLayout, PromptTokens, SoundFirstLayout
+from naturelm.models.quantizing import MergedTensors, Quantized, StoredTensors, write_quantized
 from naturelm.models.sampling import penalise
 from naturelm.models.tokens import TextTokenizer
 
 _NO_TARGET = -100
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What there is of a checkpoint before its language model is read."""
+
+    source: presets.ModelSource
+    directory: Path
+    weights: Path
+    config: Any
+    tensors: dict[str, Tensor]
+    tokenizer: Any
+    llm_directory: Path
+    llm_config: LlamaConfig
+    holds_llm: bool
 
 
 class AudioLlama(LanguageModel):
@@ -46,14 +66,16 @@ class AudioLlama(LanguageModel):
     config
         Sizes and settings.
     llama
-        The base language model; LoRA layers are put into it.
+        The base language model; LoRA layers are put into it unless it is merged.
     tokenizer
         The language model's tokenizer.
+    merged
+        The language model has its adapters merged for good.
 
     Attributes
     ----------
-    llama : PeftModel
-        The language model with LoRA.
+    llama : PeftModel or WithoutAdapters
+        The language model, with LoRA unless merged.
     layout : PromptLayout
         How prompts are written. A family may set another.
     config_class, names
@@ -69,7 +91,9 @@ class AudioLlama(LanguageModel):
     audio_parts: ClassVar[Mapping[str, tuple[str, ...]]]
     audio_layers: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, config: LanguageModelConfig, llama: LlamaForCausalLM, tokenizer: Any) -> None:
+    def __init__(
+        self, config: LanguageModelConfig, llama: LlamaForCausalLM, tokenizer: Any, merged: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
@@ -77,12 +101,16 @@ class AudioLlama(LanguageModel):
         self.sample_rate_hz = config.sample_rate_hz
         self.layout: PromptLayout | SoundFirstLayout = PromptLayout(config.prompt_template)
         self._merging_alpha = 1.0
-        self._is_merged = False
+        self._is_merged = merged
         self._text = TextTokenizer(tokenizer)
         self._decoder = AnswerDecoder(tokenizer)
         self.make_audio_branch(llama.config.hidden_size)
-        self.llama = lora.add_lora(
-            llama, config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets
+        self.llama: Any = (
+            WithoutAdapters(llama)
+            if merged
+            else lora.add_lora(
+                llama, config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets
+            )
         )
         self.end_token_ids = _end_token_ids(llama, tokenizer, config.end_sym)
         self.eval()
@@ -119,11 +147,16 @@ class AudioLlama(LanguageModel):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         merging_alpha: float = 1.0,
+        weights: str | None = None,
         **part_files: str | Path,
     ) -> Self:
         device = _device(device)
+        found = cls._gather(path, llm, part_files)
+        quantized = Quantized.of(found.config, str(found.directory))
+        if quantized is not None or weights not in (None, "plain"):
+            return cls._read_quantized(found, quantized, weights, device, dtype, merging_alpha)
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        model = cls.read(path, llm, dtype, **part_files)
+        model = cls._build(found, dtype)
         model.merging_alpha = merging_alpha
         return model.to_dtype(dtype).to(device)
 
@@ -135,6 +168,19 @@ class AudioLlama(LanguageModel):
         llm_dtype: torch.dtype = torch.float32,
         **part_files: str | Path,
     ) -> Self:
+        found = cls._gather(path, llm, part_files)
+        if Quantized.of(found.config, str(found.directory)) is not None:
+            raise NaturelmError(
+                f"{found.directory}: its weights are quantised, to answer queries only; give the checkpoint that it "
+                "was made of"
+            )
+        return cls._build(found, llm_dtype)
+
+    @classmethod
+    def _gather(
+        cls, path: str | Path, llm: str | Path | None, part_files: Mapping[str, str | Path]
+    ) -> _Found:
+        """All of a checkpoint but the base LLM's weights."""
         unknown = part_files.keys() - set(cls.part_files)
         if unknown:
             raise NaturelmError(
@@ -147,28 +193,143 @@ class AudioLlama(LanguageModel):
         tensors = checkpoint.read_tensors(weights)
         cls._check_family(presets.family_with(tensors), str(weights))
         config = cls.fit_parts(config, tensors, directory, part_files)
+        if llm is not None and Quantized.of(config, str(directory)) is not None:
+            raise NaturelmError(f"{directory}: is quantised with its base LLM; leave out --llm")
         llm_directory = presets.fetch_llm(llm if llm is not None else config.llama_path, directory)
         tokenizer, llm_config = load_tokenizer(llm_directory), load_llama_config(llm_directory)
         cls._check_width(llm_config, tensors, llm_directory)
         tensors.update(cls.read_parts(config, tensors, directory, part_files))
         head = tensors.get(cls.names.published("llama.base_model.model.lm_head.weight"))
-        if head is None:
-            llama = load_llama(llm_directory, llm_dtype)
-        else:
+        if head is not None:
             # The checkpoint holds the base LLM. Training may have added a token, such as [PAD], to its vocabulary.
             llm_config.vocab_size = len(head)
-            llama = new_llama(llm_config, llm_dtype)
+        return _Found(
+            source,
+            directory,
+            weights,
+            config,
+            tensors,
+            tokenizer,
+            llm_directory,
+            llm_config,
+            head is not None,
+        )
+
+    @classmethod
+    def _build(cls, found: _Found, llm_dtype: torch.dtype) -> Self:
+        if found.holds_llm:
+            llama = new_llama(found.llm_config, llm_dtype)
+        else:
+            llama = load_llama(found.llm_directory, llm_dtype)
+        model = cls._new(found, llama)
+        model._fit_embedding(found.tensors)
+        checkpoint.load_published(
+            model, found.tensors, cls.names, str(found.weights), with_base=found.holds_llm
+        )
+        return model
+
+    @classmethod
+    def _new(cls, found: _Found, llama: LlamaForCausalLM, merged: bool = False) -> Self:
         try:
-            model = cls(config, llama, tokenizer)
+            return cls(found.config, llama, found.tokenizer, merged)
         except (RuntimeError, MemoryError) as error:
             reason = str(error).split("\n", 1)[0][:120]
             raise NaturelmError(
-                f"{directory}: no model of the sizes in its config.json can be built ({reason}); "
+                f"{found.directory}: no model of the sizes in its config.json can be built ({reason}); "
                 "fetch the checkpoint again"
             ) from error
-        model._fit_embedding(tensors)
-        checkpoint.load_published(model, tensors, cls.names, str(weights), with_base=head is not None)
-        return model
+
+    @classmethod
+    def _read_quantized(
+        cls,
+        found: _Found,
+        quantized: Quantized | None,
+        weights: str | None,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        merging_alpha: float,
+    ) -> Self:
+        """A model whose language model is quantised, on disk or while it is read."""
+        where = str(found.directory)
+        given = "bf16" if weights == "plain" else weights
+        if quantized is not None and weights not in (None, quantized.weights):
+            raise NaturelmError(
+                f"{where}: its weights are {quantized.weights}, not {given}; leave out --weights, or quantise the "
+                "checkpoint that it was made of"
+            )
+        if quantized is not None and merging_alpha not in (1.0, quantized.merging_alpha):
+            raise NaturelmError(
+                f"{where}: its adapters were merged at {quantized.merging_alpha:g}, not {merging_alpha:g}; quantise "
+                "the checkpoint that it was made of again"
+            )
+        kind = weight_kind(quantized.weights if quantized is not None else str(weights), device)
+        dtype = dtype or (torch.bfloat16 if device.type == "cuda" or has_bfloat16() else torch.float32)
+        read: StoredTensors | MergedTensors
+        if quantized is not None:
+            read = StoredTensors(found.llm_directory)
+        else:
+            read = cls._merged_tensors(found, merging_alpha, kind)
+        try:
+            llama = quantized_llama(found.llm_config, kind, dtype, device, read.plain, read.stored)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise NaturelmError(
+                f"{where}: the tensors of its language model do not fit its config.json ({first_line(error)}); "
+                "quantise the model again"
+            ) from error
+        model = cls._new(found, llama, merged=True)
+        model._merging_alpha = quantized.merging_alpha if quantized is not None else merging_alpha
+        branch = nn.ModuleDict({name: part for name, part in model.named_children() if name != "llama"})
+        checkpoint.load_published(branch, cls._audio_tensors(found), cls.names, str(found.weights))
+        return model.to_dtype(dtype).to(device)
+
+    @classmethod
+    def _merged_tensors(cls, found: _Found, merging_alpha: float, kind: WeightKind) -> MergedTensors:
+        return MergedTensors(found.config, cls.names, found.tensors, found.llm_directory, merging_alpha, kind)
+
+    @classmethod
+    def _audio_tensors(cls, found: _Found) -> dict[str, Tensor]:
+        """What the checkpoint holds beside the language model."""
+
+        def is_llm(name: str) -> bool:
+            try:
+                return (cls.names.ours(name) or "").startswith("llama.")
+            except KeyError:
+                return False
+
+        return {name: tensor for name, tensor in found.tensors.items() if not is_llm(name)}
+
+    @classmethod
+    def quantize(
+        cls,
+        path: str | Path,
+        out: Path,
+        weights: str,
+        llm: str | Path | None = None,
+        merging_alpha: float = 1.0,
+    ) -> None:
+        found = cls._gather(path, llm, {})
+        if Quantized.of(found.config, str(found.directory)) is not None:
+            raise NaturelmError(
+                f"{found.directory}: is quantised already; give the checkpoint that it was made of"
+            )
+        if weights not in WEIGHT_KINDS or weights == "plain":
+            raise NaturelmError(
+                f"weights are {weights!r}; give {', '.join(name for name in WEIGHT_KINDS if name != 'plain')}"
+            )
+        if not 0.0 <= merging_alpha <= 1.0:
+            raise NaturelmError(f"merging_alpha is {merging_alpha}; give a number from 0 to 1")
+        read = cls._merged_tensors(found, merging_alpha, WEIGHT_KINDS[weights])
+        write_quantized(
+            out,
+            found.config,
+            cls._audio_tensors(found),
+            found.llm_config,
+            found.tokenizer,
+            read,
+            Quantized(weights, merging_alpha, found.source.revision or ""),
+        )
 
     @classmethod
     def _read_config(cls, directory: Path, weights: Path) -> Any:
@@ -542,10 +703,13 @@ class AudioLlama(LanguageModel):
                 f"merging_alpha is {value}, and the adapters have been merged for good at {self._merging_alpha:g}; "
                 "load the model again"
             )
-        lora.set_share(self.llama, value, self.config.lora_alpha, self.config.lora_rank)
+        if not self._is_merged:
+            lora.set_share(self.llama, value, self.config.lora_alpha, self.config.lora_rank)
         self._merging_alpha = float(value)
 
     def merged_language_model(self, dtype: torch.dtype | None = None) -> LlamaForCausalLM:
+        if kind_of(self.language_model) is not None:
+            return self.language_model
         scale = self.merging_alpha * self.config.lora_alpha / self.config.lora_rank
         return lora.plain_llama(self.language_model, None if self._is_merged else scale, dtype)
 

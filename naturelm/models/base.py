@@ -189,6 +189,7 @@ class LanguageModel(AudioModel, nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         merging_alpha: float = 1.0,
+        weights: str | None = None,
         **part_files: str | Path,
     ) -> Self:
         """Load a preset, directory or hub id; parameters and errors as of `naturelm.models.load_model`."""
@@ -228,6 +229,33 @@ class LanguageModel(AudioModel, nn.Module):
         """A model with random weights around a given LLM, or a random one of the given shape.
 
         It is made directly on `device` (``"meta"`` for names and shapes only) and cast to `dtype`.
+        """
+
+    @classmethod
+    @abstractmethod
+    def quantize(
+        cls,
+        path: str | Path,
+        out: Path,
+        weights: str,
+        llm: str | Path | None = None,
+        merging_alpha: float = 1.0,
+    ) -> None:
+        """Write a checkpoint with its language model merged and quantised, all of it or nothing.
+
+        Parameters
+        ----------
+        path, llm, merging_alpha
+            As of `from_pretrained`.
+        out
+            Directory to write, missing or empty; `from_pretrained` reads it.
+        weights
+            Name of the kind, of `naturelm.models.parts.weights.WEIGHT_KINDS`.
+
+        Raises
+        ------
+        NaturelmError
+            As of `from_pretrained`; or if `out` is not empty or cannot be written.
         """
 
     @abstractmethod

@@ -117,6 +117,7 @@ def serve_model(
     name: str,
     *,
     llm: str | None = None,
+    weights: str = "auto",
     port: int = 0,
     max_batch_size: int = 32,
     num_beams: int = 2,
@@ -130,6 +131,8 @@ def serve_model(
         Preset, checkpoint directory or hub id of a language model.
     llm : str, optional
         Base LLM, directory or hub id.
+    weights : str
+        As of `naturelm.load_model`.
     port : int
         0 takes a free one.
     max_batch_size : int
@@ -159,7 +162,7 @@ def serve_model(
     from naturelm.models.presets import known_weights
 
     revision = known_weights(name).revision
-    model = require_language_model(load_model(name, llm=llm))
+    model = require_language_model(load_model(name, llm=llm, weights=weights))
     sounds = Sounds(root)
     # The engine needs a query to start with.
     batcher = Batcher(Engine(model, [EngineQuery("What is in the audio?")], num_beams=num_beams))

@@ -10,8 +10,10 @@ from naturelm.errors import NaturelmError
 
 if TYPE_CHECKING:
     import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     from naturelm.models.base import LanguageModel
+    from naturelm.models.parts.weights import Stored
 
 QUESTIONS = (
     "What are the common names for the species in the audio, if any?",
@@ -46,7 +48,9 @@ _LLAMA_8B = {
 }
 
 
-def random_full_size(device: str, dtype: torch.dtype, llm_layers: int = 32) -> LanguageModel:
+def random_full_size(
+    device: str, dtype: torch.dtype, llm_layers: int = 32, weights: str = "auto"
+) -> LanguageModel:
     """The released model's shapes with random weights, made directly on a device: nothing to download.
 
     Its tokenizer is a stand-in that knows the words of `QUESTIONS` and of `made_up_labels` as one token each, so
@@ -61,7 +65,10 @@ def random_full_size(device: str, dtype: torch.dtype, llm_layers: int = 32) -> L
         Of the weights.
     llm_layers : int
         Layers of the language model; fewer than 32 where the memory is small.
+    weights : str
+        As of `naturelm.load_model`. Matrices in 8 bits are made one after the other.
     """
+    import torch
     from transformers import LlamaConfig
 
     from naturelm.models.presets import family_of, resolve
@@ -73,9 +80,37 @@ def random_full_size(device: str, dtype: torch.dtype, llm_layers: int = 32) -> L
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return model_class.from_config(
-        model_class.config_from({}, FULL_SIZE), config, tokenizer, device=device, dtype=dtype
-    )
+    settings = model_class.config_from({}, FULL_SIZE)
+    if weights in ("auto", "bf16"):
+        return model_class.from_config(settings, config, tokenizer, device=device, dtype=dtype)
+    llama = _random_quantized(config, weights, torch.device(device), dtype)
+    with torch.device(device):
+        return model_class(settings, llama, tokenizer, merged=True).to_dtype(dtype)
+
+
+def _random_quantized(
+    config: LlamaConfig, weights: str, device: torch.device, dtype: torch.dtype
+) -> LlamaForCausalLM:
+    import torch
+
+    from naturelm.models.parts.llama import new_llama
+    from naturelm.models.parts.quantized import quantized_llama
+    from naturelm.models.parts.weights import weight_kind
+
+    kind = weight_kind(weights, device)
+    shapes = {
+        name: parameter.shape for name, parameter in new_llama(config, dtype, "meta").named_parameters()
+    }
+
+    def plain(name: str) -> torch.Tensor:
+        if len(shapes[name]) == 1:
+            return torch.ones(shapes[name])
+        return torch.empty(shapes[name], device=device, dtype=dtype).normal_(std=config.initializer_range)
+
+    def stored(layer: str) -> Stored:
+        return kind.store(plain(f"{layer}.weight"))
+
+    return quantized_llama(config, kind, dtype, device, plain, stored)
 
 
 def made_up_windows(model: LanguageModel, count: int) -> np.ndarray:

@@ -33,6 +33,14 @@ def has_onednn() -> bool:
     return False
 
 
+@cache
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself: elsewhere it takes longer than float32."""
+    # Private in torch 2.13: without them float32 is chosen.
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear`, quicker where no gradient is wanted: same result but for rounding."""
     if (

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from naturelm.errors import NaturelmError
+from naturelm.models.parts import quantized_int8
 from naturelm.models.parts.linear import linear
 
 FP8 = torch.float8_e4m3fn
@@ -35,10 +36,13 @@ class Stored:
         ``[O, I]`` in the kind's type.
     scales : Tensor, optional
         float32 ``[O, 1]``: what the rows of `values` are multiplied by.
+    dtype : torch.dtype
+        Of products, where `values` do not say.
     """
 
     values: Tensor
     scales: Tensor | None = None
+    dtype: torch.dtype = torch.bfloat16
 
     @property
     def nbytes(self) -> int:
@@ -63,6 +67,8 @@ class WeightKind:
         ``(prepared, Stored) -> Tensor [N, O]`` in the rows' type.
     missing : callable
         What the device lacks for this kind, in words, or None.
+    pack : callable
+        ``Stored -> Stored``, in the order in which the device multiplies it; cannot be undone.
     """
 
     name: str
@@ -71,6 +77,7 @@ class WeightKind:
     prepare: Callable[[Tensor], Any]
     multiply: Callable[[Any, Stored], Tensor]
     missing: Callable[[torch.device], str | None]
+    pack: Callable[[Stored], Stored] = lambda stored: stored
 
 
 def weight_kind(name: str, device: torch.device) -> WeightKind:
@@ -82,12 +89,32 @@ def weight_kind(name: str, device: torch.device) -> WeightKind:
         There is no such kind, or the device lacks what it needs.
     """
     if name not in WEIGHT_KINDS:
-        raise NaturelmError(f"weights are {name!r}; give {' or '.join(WEIGHT_KINDS)}")
+        raise NaturelmError(f"weights are {name!r}; give {', '.join(WEIGHT_KINDS)}")
     kind = WEIGHT_KINDS[name]
     missing = kind.missing(device)
     if missing is not None:
-        raise NaturelmError(f"weights {name!r} need {missing}; give 'plain'")
+        raise NaturelmError(f"weights {name!r} need {missing}; give 'bf16' or 'int8'")
     return kind
+
+
+def as_stored(weights: str, dtype: torch.dtype | None) -> tuple[str | None, torch.dtype | None]:
+    """What a user's word for the weights means: the kind, None for what a checkpoint holds, and the type of the rest.
+
+    Raises
+    ------
+    NaturelmError
+        There is no such word, or it contradicts `dtype`.
+    """
+    if weights == "auto":
+        return None, dtype
+    if weights == "bf16":
+        if dtype not in (None, torch.bfloat16):
+            raise NaturelmError("weights are bf16 and dtype is float32; leave out one of them")
+        return "plain", torch.bfloat16
+    if weights not in WEIGHT_KINDS or weights == "plain":
+        words = ", ".join(["auto", "bf16", *(name for name in WEIGHT_KINDS if name != "plain")])
+        raise NaturelmError(f"weights are {weights!r}; give one of {words}")
+    return weights, dtype
 
 
 # -- plain: in the model's own type ------------------------------------------------------------------------
@@ -150,7 +177,32 @@ def _missing_for_fp8(device: torch.device) -> str | None:
     return None
 
 
+# -- int8: whole numbers of 8 bits, one scale for each row of both factors ------------------------------------------
+
+
+def _store_int8(weight_OI: Tensor) -> Stored:
+    return Stored(*quantized_int8.quantize_rows(weight_OI), weight_OI.dtype)
+
+
+def _multiply_int8(prepared: tuple[Tensor, Tensor], stored: Stored) -> Tensor:
+    assert stored.scales is not None
+    return quantized_int8.multiply(*prepared, stored.values, stored.scales, stored.dtype)
+
+
+def _pack_int8(stored: Stored) -> Stored:
+    return Stored(quantized_int8.pack(stored.values), stored.scales, stored.dtype)
+
+
 WEIGHT_KINDS: dict[str, WeightKind] = {
     "plain": WeightKind("plain", 2.0, Stored, _as_it_is, _multiply_plain, lambda device: None),
     "fp8": WeightKind("fp8", 1.0, _store_fp8, quantize_rows, _multiply_fp8, _missing_for_fp8),
+    "int8": WeightKind(
+        "int8",
+        1.0,
+        _store_int8,
+        quantized_int8.quantize_rows,
+        _multiply_int8,
+        lambda device: None,
+        _pack_int8,
+    ),
 }
