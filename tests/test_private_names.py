@@ -25,6 +25,7 @@ HOMES = {
     "archive/backends/ray_metrics.py": ("ray", {"_internal", "_topology"}),
     "models/parts/beats.py": ("torch", {"_version"}),
     "models/parts/linear.py": ("torch", {"_linear_pointwise"}),
+    "models/parts/quantized_int8.py": ("torch", {"_int_mm"}),
     "ray_cluster.py": ("ray", {"_private", "_raylet"}),
     "recordings/sound_files.py": ("soundfile", {"_ffi", "_snd", "_file"}),
 }

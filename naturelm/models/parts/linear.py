@@ -36,7 +36,7 @@ def has_onednn() -> bool:
 @cache
 def has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 itself: elsewhere it takes longer than float32."""
-    # Private in torch 2.13: without them float32 is chosen.
+    # Private, as below: without them float32 is chosen.
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
 

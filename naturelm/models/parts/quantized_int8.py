@@ -21,7 +21,7 @@ _LEAST_ROWS_ON_GPU = 17
 _GPU_MULTIPLE = 8
 
 
-def quantize_rows(x_NI: Tensor) -> tuple[Tensor, Tensor]:
+def int8_rows(x_NI: Tensor) -> tuple[Tensor, Tensor]:
     """int8 numbers ``[N, I]`` and float32 scales ``[N, 1]`` whose product is the rows, to half a scale."""
     x_NI = x_NI.float()
     largest_N1 = x_NI.abs().amax(dim=-1, keepdim=True)
@@ -29,23 +29,22 @@ def quantize_rows(x_NI: Tensor) -> tuple[Tensor, Tensor]:
     return (x_NI / scale_N1).round().to(torch.int8), scale_N1
 
 
-def pack(values_OI: Tensor) -> Tensor:
+def pack_int8(values_OI: Tensor) -> Tensor:
     """Weights in the order in which oneDNN reads them; as they are where it does not multiply them."""
-    if values_OI.device.type != "cpu" or values_OI.is_mkldnn or not has_onednn():
+    if values_OI.device.type != "cpu" or values_OI.is_mkldnn or not has_int8_products():
         return values_OI
     return torch.ops.onednn.qlinear_prepack(values_OI, None)
 
 
-def multiply(
+def multiply_int8(
     x_NI: Tensor, scale_N1: Tensor, values_OI: Tensor, scales_O1: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """Product ``[N, O]`` of `quantize_rows` of rows and of weights, the weights packed or not, in `dtype`."""
+    """Product ``[N, O]`` of `int8_rows` of rows and of weights, the weights packed or not, in `dtype`."""
     if values_OI.is_mkldnn:
         return _multiply_packed(x_NI, values_OI, scales_O1.view(-1), dtype).mul_(scale_N1)
     if x_NI.device.type == "cuda" and not (x_NI.shape[1] % _GPU_MULTIPLE or len(values_OI) % _GPU_MULTIPLE):
         rows = len(x_NI)
         x_NI = F.pad(x_NI, (0, 0, 0, max(0, _LEAST_ROWS_ON_GPU - rows)))
-        # Private in torch 2.13: the only product of 8-bit whole numbers that it has for GPUs.
         sums_NO = torch._int_mm(x_NI, values_OI.t())[:rows]
     else:
         sums_NO = x_NI.float() @ values_OI.float().t()
@@ -61,9 +60,10 @@ def _multiply_packed(x_NI: Tensor, packed_OI: Tensor, scales_O: Tensor, dtype: t
 
 
 @cache
-def has_onednn() -> bool:
+def has_int8_products() -> bool:
     """Whether oneDNN multiplies 8-bit numbers here, and rightly: without VNNI its sums of two products overflow."""
-    # Private in torch 2.13: PyTorch's own quantised models call these operators.
+    # Private in torch 2.13: `onednn`'s operators, which PyTorch's own quantised models call, and `_int_mm`, its only
+    # product of 8-bit whole numbers for GPUs.
     if not hasattr(torch.ops.onednn, "qlinear_prepack") or not torch.backends.mkldnn.is_available():
         return False
     values_OI = torch.full((16, 64), LARGEST, dtype=torch.int8)

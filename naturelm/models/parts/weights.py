@@ -181,16 +181,16 @@ def _missing_for_fp8(device: torch.device) -> str | None:
 
 
 def _store_int8(weight_OI: Tensor) -> Stored:
-    return Stored(*quantized_int8.quantize_rows(weight_OI), weight_OI.dtype)
+    return Stored(*quantized_int8.int8_rows(weight_OI), weight_OI.dtype)
 
 
 def _multiply_int8(prepared: tuple[Tensor, Tensor], stored: Stored) -> Tensor:
     assert stored.scales is not None
-    return quantized_int8.multiply(*prepared, stored.values, stored.scales, stored.dtype)
+    return quantized_int8.multiply_int8(*prepared, stored.values, stored.scales, stored.dtype)
 
 
 def _pack_int8(stored: Stored) -> Stored:
-    return Stored(quantized_int8.pack(stored.values), stored.scales, stored.dtype)
+    return Stored(quantized_int8.pack_int8(stored.values), stored.scales, stored.dtype)
 
 
 WEIGHT_KINDS: dict[str, WeightKind] = {
@@ -200,7 +200,7 @@ WEIGHT_KINDS: dict[str, WeightKind] = {
         "int8",
         1.0,
         _store_int8,
-        quantized_int8.quantize_rows,
+        quantized_int8.int8_rows,
         _multiply_int8,
         lambda device: None,
         _pack_int8,

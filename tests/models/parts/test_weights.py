@@ -87,10 +87,10 @@ def test_int8_takes_half_the_bytes_of_bfloat16_packed_or_not() -> None:
     assert stored.nbytes == kind.pack(stored).nbytes == 64 * 256 + 64 * 4
 
 
-@pytest.mark.skipif(not quantized_int8.has_onednn(), reason="no 8-bit products in this processor")
+@pytest.mark.skipif(not quantized_int8.has_int8_products(), reason="no 8-bit products in this processor")
 def test_numbers_of_the_largest_size_do_not_overflow() -> None:
     values_OI, x_NI = torch.full((8, 4096), 127).to(torch.int8), torch.full((3, 4096), -127).to(torch.int8)
-    product = quantized_int8.multiply(
-        x_NI, torch.ones(3, 1), quantized_int8.pack(values_OI), torch.ones(8, 1), torch.float32
+    product = quantized_int8.multiply_int8(
+        x_NI, torch.ones(3, 1), quantized_int8.pack_int8(values_OI), torch.ones(8, 1), torch.float32
     )
     assert (product == -127 * 127 * 4096).all()
