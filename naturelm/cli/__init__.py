@@ -33,6 +33,7 @@ VERBS = {
     "inference-app": "Open the web app: query a model, explore and review results.",
     "serve": "Answer questions about sounds by HTTP, for evaluation harnesses and other tools.",
     "infer": "Run a query on a few recordings, without a job.",
+    "finetune": "Train a model on your own labels, and report whether it became better.",
     "manifest": "Write training questions from labelled recordings; check a manifest.",
     "train": "Train a model, in this process or on Ray; plot its learning curves.",
     "evaluate": "Score predictions as BEANS-Zero does; compare two sets.",

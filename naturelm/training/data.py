@@ -8,22 +8,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
-from naturelm.audio.streaming import DecodeError, Samples, decode
+from naturelm.audio.streaming import DecodeError, Samples
 from naturelm.errors import NaturelmError
 from naturelm.labels import parse_labels
 from naturelm.recordings.discovery import is_audio_name
-from naturelm.recordings.sound_files import open_sound
-from naturelm.storage import StoreError, list_files, location
+from naturelm.storage import list_files, location
 from naturelm.training import augment, mixing, tasks
 from naturelm.training.augment import LabelledSound, Question
 from naturelm.training.data_settings import DataSettings
-from naturelm.training.manifest import Example, read_manifest
+from naturelm.training.manifest import Example, Span, read_manifest
+from naturelm.training.pieces import piece
 from naturelm.windows import SAMPLE_RATE_HZ
 
 _LOG = logging.getLogger(__name__)
@@ -100,7 +98,7 @@ class Stream:
         self._rows, self._settings, self._seed = list(examples), settings, seed
         self._samples = round(settings.window_s * SAMPLE_RATE_HZ)
         self._noises = find_noises(settings.noise_folders)
-        self._labels = _labels_by_recording(self._rows)
+        self._labels = _labels_by_sound(self._rows)
         one_each = settings.questions_per_example == 1
         self._groups = [[row] for row in range(len(self._rows))] if one_each else _group(self._rows)
         self._partners: dict[tasks.Naming, list[int]] = {"common": [], "sci": []}
@@ -178,10 +176,10 @@ class Stream:
         if not all(tasks.may_scale_time(row.task) for row in rows):
             factor = 1.0
         place = rng.random() if settings.crop == "random" else 0.0
-        waveform = augment.scale_time(piece(path, settings.window_s / factor, place), factor)
+        waveform = augment.scale_time(piece(path, settings.window_s / factor, place, rows[0].span), factor)
         waveform = np.pad(waveform[: self._samples], (0, max(0, self._samples - len(waveform))))
         questions = tuple(Question(row.prompt, row.text, row.task) for row in rows)
-        return LabelledSound(waveform, questions, self._labels.get(path, ()))
+        return LabelledSound(waveform, questions, self._labels.get((path, rows[0].span), ()))
 
     def _load_noise(self, rng: np.random.Generator) -> Samples:
         return piece(self._noises[rng.integers(len(self._noises))], self._settings.window_s, rng.random())
@@ -200,31 +198,6 @@ class Stream:
             rng = np.random.default_rng(np.random.SeedSequence((self._seed, epoch)))
             self._order = epoch, rng.permutation(len(self))
         return self._order[1]
-
-
-def piece(path: str, duration_s: float, place: float) -> Samples:
-    """Sound from a recording, so long or as long as the recording is; `place` 0 is its start, 1 its end.
-
-    Raises
-    ------
-    DecodeError
-        It cannot be decoded.
-    """
-    start_s = place * max(0.0, claimed_s(path) - duration_s)
-    blocks = list(decode(path, start_s=start_s, end_s=start_s + duration_s))
-    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
-
-
-@lru_cache(maxsize=1 << 16)
-def claimed_s(path: str) -> float:
-    """Duration of a recording by its header, in seconds."""
-    try:
-        with open_sound(path) as sound:
-            return sound.frames / sound.samplerate
-    except StoreError:
-        raise  # the store failed, not the recording
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise DecodeError("corrupt", f"{path}: cannot be opened ({error})") from None
 
 
 def find_noises(folders: Iterable[str]) -> list[str]:
@@ -249,18 +222,18 @@ def find_noises(folders: Iterable[str]) -> list[str]:
 
 
 def _group(rows: Sequence[Example]) -> list[list[int]]:
-    groups: dict[tuple[str, tasks.Treatment, tasks.Naming | None, bool], list[int]] = {}
+    groups: dict[tuple[str, Span | None, tasks.Treatment, tasks.Naming | None, bool], list[int]] = {}
     for number, row in enumerate(rows):
         how = tasks.treatment(row.task)
         named = tasks.naming(row.task) if how == "mix" else None
-        groups.setdefault((row.path, how, named, tasks.may_scale_time(row.task)), []).append(number)
+        groups.setdefault((row.path, row.span, how, named, tasks.may_scale_time(row.task)), []).append(number)
     return list(groups.values())
 
 
-def _labels_by_recording(rows: Sequence[Example]) -> dict[str, tuple[str, ...]]:
-    """Labels of each recording, from the answers of open-ended detection and naming."""
-    labels: dict[str, list[str]] = {}
+def _labels_by_sound(rows: Sequence[Example]) -> dict[tuple[str, Span | None], tuple[str, ...]]:
+    """Labels of each recording or part of one, from the answers of open-ended detection and naming."""
+    labels: dict[tuple[str, Span | None], list[str]] = {}
     for row in rows:
         if tasks.is_open_detection(row.task) or tasks.is_naming(row.task):
-            labels.setdefault(row.path, []).extend(label.name for label in parse_labels(row.text))
-    return {path: tuple(mixing.united(names)) for path, names in labels.items()}
+            labels.setdefault((row.path, row.span), []).extend(label.name for label in parse_labels(row.text))
+    return {sound: tuple(mixing.united(names)) for sound, names in labels.items()}

@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from naturelm.errors import NaturelmError
 from naturelm.labels import normal_form
 from naturelm.recordings.discovery import is_audio_name
 from naturelm.text import one_line
-from naturelm.training.manifest import Problems
+from naturelm.training.manifest import Problems, Span
 from naturelm.training.tasks import QUESTIONS
 
 NAMING = "What is the {} name for the focal species in the audio? Answer:"
@@ -53,11 +54,14 @@ class Labelled:
         Under `common` and `sci` the names of all species present, in order; empty where none is.
     answers : dict
         Under `caption`, `lifestage` and `call-type` what is known.
+    span : (float, float), optional
+        The part of the file that this is known of, in seconds; all of it by default.
     """
 
     path: Path
     names: dict[str, list[str]] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
+    span: Span | None = None
 
 
 def read_folder(directory: Path) -> list[Labelled]:
@@ -156,7 +160,7 @@ def manifest_rows(
     none_share: float = 0.25,
     seed: int = 0,
     root: Path | None = None,
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """Rows of a manifest: every question of some kinds that can be answered about each recording.
 
     Parameters
@@ -184,11 +188,21 @@ def manifest_rows(
         naming: sorted({name for known in recordings for name in known.names.get(naming, ())})
         for naming in ("common", "sci")
     }
-    rows: list[dict[str, str]] = []
+    rows: list[dict[str, Any]] = []
     for known in recordings:
         path = Path(os.path.relpath(known.path, root)).as_posix()
         for task, prompt, text in _questions(known, all_names, kinds, options, none_share, rng):
-            rows.append({"path": path, "prompt": prompt, "text": text, "task": task, "id": f"{path}:{task}"})
+            row: dict[str, Any] = {
+                "path": path,
+                "prompt": prompt,
+                "text": text,
+                "task": task,
+                "id": f"{path}:{task}",
+            }
+            if known.span:
+                start_s, end_s = known.span
+                row |= {"start_s": start_s, "end_s": end_s, "id": f"{path}:{start_s:g}-{end_s:g}:{task}"}
+            rows.append(row)
     if not rows:
         raise NaturelmError(
             f"no question of the kinds {', '.join(kinds)} can be made; give other --ask, or more columns"

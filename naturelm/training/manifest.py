@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import posixpath
 import sys
@@ -20,8 +21,11 @@ from naturelm.errors import NaturelmError
 from naturelm.storage import Location, StoreError, StorePath, is_url, list_files, location
 from naturelm.text import one_line
 
-COLUMNS = ("path", "files", "text", "prompt", "task", "id")
-"""`path`, or `files` with one path; the answer; the question; the kind of question; a unique id."""
+COLUMNS = ("path", "files", "text", "prompt", "task", "id", "start_s", "end_s")
+"""`path`, or `files` with one path; the answer; the question; the kind of question; a unique id; part in seconds."""
+
+Span = tuple[float, float]
+"""Start and end of a part of a recording, in seconds."""
 
 FORMATS = (".jsonl", ".json", ".parquet")
 
@@ -43,6 +47,8 @@ class Example:
         Kind of question; determines which augmentations are allowed (see `naturelm.training.tasks`).
     id : str
         Unique within its manifest.
+    span : (float, float), optional
+        The part of the recording that the question is about, in seconds; all of it by default.
     """
 
     path: str
@@ -50,6 +56,7 @@ class Example:
     text: str
     task: str
     id: str
+    span: Span | None = None
 
 
 class Problems:
@@ -126,6 +133,7 @@ def read_manifest(path: Location) -> list[Example]:
             if not isinstance(value, str) or not value.strip():
                 problems.add(number, f"{name} is {_empty(value)}")
         recording = _recording(row, number, problems)
+        span = _span(row, number, problems)
         own_id = row.get("id")
         own_id = f"{path.name.removesuffix(path.suffix)}-{number}" if own_id is None else str(own_id)
         if first := ids.get(own_id):
@@ -146,14 +154,14 @@ def read_manifest(path: Location) -> list[Example]:
             ) from None
         # Few prompts, tasks and recordings are repeated in many rows.
         prompt, text, task = (sys.intern(str(texts[name])) for name in ("prompt", "text", "task"))
-        examples.append(Example(sys.intern(recording), prompt, text, task, own_id))
+        examples.append(Example(sys.intern(recording), prompt, text, task, own_id, span))
     problems.stop()
     if not examples:
         raise NaturelmError(f"{path}: contains no rows; give one for each question, with {_NEEDED}")
     return examples
 
 
-def write_manifest(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as JSONL, JSON or Parquet, by the name's ending, whole or not at all.
 
     Raises
@@ -181,7 +189,7 @@ def write_manifest(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
         raise NaturelmError(f"{path}: cannot be written ({error.strerror or error}); check --out") from None
 
 
-def relative_rows(examples: Iterable[Example], root: Path) -> list[dict[str, str]]:
+def relative_rows(examples: Iterable[Example], root: Path) -> list[dict[str, Any]]:
     """Rows of a manifest that will be stored in `root`."""
     return [
         {
@@ -192,6 +200,7 @@ def relative_rows(examples: Iterable[Example], root: Path) -> list[dict[str, str
             "text": example.text,
             "task": example.task,
             "id": example.id,
+            **({"start_s": example.span[0], "end_s": example.span[1]} if example.span else {}),
         }
         for example in examples
     ]
@@ -280,6 +289,21 @@ def _recording(row: Mapping[str, Any], number: int, problems: Problems) -> str |
         problems.add(number, f"path is {_empty(path)}")
         return None
     return path
+
+
+def _span(row: Mapping[str, Any], number: int, problems: Problems) -> Span | None:
+    given = {name: row.get(name) for name in ("start_s", "end_s")}
+    if all(value is None for value in given.values()):
+        return None
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            problems.add(number, f"{name} is {one_line(repr(value), 40)}; give start_s and end_s as numbers")
+            return None
+    start_s, end_s = (float(row[name]) for name in given)
+    if not 0 <= start_s < end_s:
+        problems.add(number, f"start_s is {start_s:g} and end_s {end_s:g}; give a part of the recording")
+        return None
+    return start_s, end_s
 
 
 def _empty(value: object) -> str:

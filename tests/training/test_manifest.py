@@ -17,10 +17,10 @@ from naturelm.cli import main
 from naturelm.errors import NaturelmError
 from naturelm.labels import parse_labels
 from naturelm.storage import location, write_whole
-from naturelm.training.data import piece
 from naturelm.training.labelled import label_name
 from naturelm.training.manifest import read_manifest, write_manifest
 from naturelm.training.mixing import split_options
+from naturelm.training.pieces import piece
 from tests.object_store import failing
 
 ROW = {"path": "a.wav", "prompt": "What calls?", "text": "Owl", "task": "common-naming", "id": "1"}
@@ -138,7 +138,7 @@ def test_all_problems_are_reported_at_once_with_their_rows(here):
     assert [line.strip() for line in lines[:6]] == [
         f"row 2: there is no file {here / 'missing.wav'}",
         "row 3: text is empty",
-        "row 4: unknown column 'lable'; known are path, files, text, prompt, task, id",
+        "row 4: unknown column 'lable'; known are path, files, text, prompt, task, id, start_s, end_s",
         "row 5: id '1' is already used in row 1",
         'row 6: is "Owl", not an object with columns',
         "row 7: files contains 2 paths; a question is about one recording, so give one in a list",
@@ -173,6 +173,22 @@ def test_many_problems_are_counted_not_listed(here):
 def test_what_is_not_a_manifest_is_refused(tmp_path, name, content, expected):
     (tmp_path / name).write_bytes(content)
     assert expected in problems(tmp_path / name)[0]
+
+
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        ({"start_s": 1.0}, "end_s is None; give start_s and end_s as numbers"),
+        ({"start_s": "1", "end_s": 2}, "start_s is '1'"),
+        ({"start_s": 2, "end_s": 2}, "start_s is 2 and end_s 2; give a part of the recording"),
+        ({"start_s": -1, "end_s": 2}, "start_s is -1 and end_s 2"),
+        ({"start_s": 0, "end_s": float("nan")}, "end_s is nan"),
+    ],
+)
+def test_part_of_a_recording_has_two_times_in_order(here, span, expected):
+    row = {"path": "owl.wav", "text": "Owl", "prompt": "?", "task": "t"} | span
+    (here / "m.jsonl").write_text(json.dumps(row) + "\n")
+    assert any(expected in line for line in problems(here / "m.jsonl"))
 
 
 def test_a_missing_manifest_is_refused(tmp_path):
