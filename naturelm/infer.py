@@ -111,7 +111,7 @@ class Pipeline:
         Raises
         ------
         NaturelmError
-            An input mistake, or a file that cannot be decoded to its end.
+            An input mistake, a file that cannot be decoded to its end, or output of the model that is not finite.
         """
         if isinstance(audios, str | Path | StorePath | np.ndarray):
             raise NaturelmError("audios is a single recording; give a list of them")
@@ -167,6 +167,11 @@ class Pipeline:
             waveforms = np.stack([cut.samples for _, cut in batch])
             rows = engine.answer(waveforms, SAMPLE_RATE_HZ)
             for (number, cut), (answer,) in zip(batch, rows, strict=True):
+                if not answer.is_finite:
+                    raise NaturelmError(
+                        f"the model's output for the window at {cut.window.start_s:g} s is NaN or infinite; "
+                        "check its weights and its precision"
+                    )
                 yield number, WindowAnswer(cut.window, answer)
 
     def _engine(self, query: str) -> Engine:

@@ -24,6 +24,7 @@ from naturelm.windows import SAMPLE_RATE_HZ, Window
 
 if TYPE_CHECKING:
     from naturelm.engine.queries import EngineQuery
+    from naturelm.models.answer import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,15 +221,24 @@ class Ask:
         ]
         answers = iter(self._engine.answer(np.stack(waveforms), SAMPLE_RATE_HZ) if waveforms else ())
         return [
-            AnsweredSegment(
-                segment=part.segment,
-                windows=part.windows,
-                answers=tuple(tuple(next(answers)) if heard else () for heard in part.heard),
-                decoded_s=part.decoded_s,
-                status=part.status,
-                error=part.error,
-                gated=part.gated,
-                marks=part.marks,
-            )
+            _answered(part, tuple(tuple(next(answers)) if heard else () for heard in part.heard))
             for part in decoded
         ]
+
+
+def _answered(part: DecodedSegment, answers: tuple[tuple[Answer, ...], ...]) -> AnsweredSegment:
+    """A segment with its answers; without any where one of them comes from output that is not finite."""
+    for window, of_window in zip(part.windows, answers, strict=True):
+        if not all(answer.is_finite for answer in of_window):
+            reason = f"the model's output for the window at {window.start_s:g} s is NaN or infinite"
+            return AnsweredSegment(part.segment, (), (), part.decoded_s, "crashed", reason, marks=part.marks)
+    return AnsweredSegment(
+        segment=part.segment,
+        windows=part.windows,
+        answers=answers,
+        decoded_s=part.decoded_s,
+        status=part.status,
+        error=part.error,
+        gated=part.gated,
+        marks=part.marks,
+    )

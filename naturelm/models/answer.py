@@ -38,6 +38,12 @@ class Answer:
     token_ends: tuple[int, ...]
     candidates: tuple[tuple[str, float], ...] = ()
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the model's output was numbers; otherwise text and scores mean nothing."""
+        scores = (self.score, *self.token_scores, *(score for _, score in self.candidates))
+        return all(map(math.isfinite, scores))
+
 
 class AnswerDecoder:
     """Turns generated token ids of one tokenizer into answers; quick, as it keeps each token's bytes.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from naturelm.errors import NaturelmError
+from naturelm.models.parts.finite import check_finite
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _LISTED = 5
@@ -114,7 +115,7 @@ def load_published(
     Raises
     ------
     NaturelmError
-        If tensors are missing, unknown or of another shape; one message names them.
+        If tensors are missing, unknown, of another shape, or not finite; one message names them.
     """
     targets = module.state_dict(keep_vars=True)
     found: dict[str, Tensor] = {}
@@ -154,6 +155,7 @@ def load_published(
             f"{where} does not fit the model that its settings describe: {'; '.join(problems)}; "
             "give a checkpoint whose tensors and sizes belong together"
         )
+    check_finite(((name, tensor) for name, tensor in tensors.items() if names.ours(name) in found), where)
     with torch.no_grad():
         for ours, tensor in found.items():
             targets[ours].copy_(tensor)

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from transformers.utils import logging
 
 from naturelm.errors import NaturelmError, first_line
+from naturelm.models.parts.finite import check_finite
 
 
 def load_llama(directory: Path, dtype: torch.dtype) -> LlamaForCausalLM:
@@ -20,7 +21,7 @@ def load_llama(directory: Path, dtype: torch.dtype) -> LlamaForCausalLM:
     Raises
     ------
     NaturelmError
-        If the directory holds none, or tensors are missing or of another shape.
+        If the directory holds none, or tensors are missing, of another shape or not finite.
     """
     config = load_llama_config(directory)
     try:
@@ -44,6 +45,7 @@ def load_llama(directory: Path, dtype: torch.dtype) -> LlamaForCausalLM:
             f"{directory}: {len(wrong)} tensors of the base LLM are missing or of another shape than "
             f"config.json says ({', '.join(wrong[:5])}); fetch it again"
         )
+    check_finite(llama.named_parameters(), str(directory))
     return llama
 
 
