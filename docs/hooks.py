@@ -24,7 +24,7 @@ from naturelm.cli import main
 from naturelm.cli._options import SectionedCommand
 from naturelm.config.archive import ArchiveConfig
 from naturelm.results.layout import ANALYSIS
-from naturelm.results.schemas import SCHEMA_VERSION, TABLES
+from naturelm.results.schemas import SCHEMA_VERSION, TABLES, VECTOR_TABLES
 from naturelm.tables.query import open_tables
 from naturelm.training.settings import TrainConfig
 
@@ -353,12 +353,17 @@ def tables_page() -> str:
         "BIGINT": "whole number",
         "BOOLEAN": "true or false",
         "DATE": "date",
+        "FLOAT[]": "list of numbers",
         "TIMESTAMP": "time without zone",
         "TIMESTAMP WITH TIME ZONE": "time in UTC",
     }
     parts = ["# Tables and columns", texts["introduction"].strip()]
     for table, columns in views().items():
-        kind = "stored as Parquet" if table in (*TABLES, "reviews") else "computed when it is queried"
+        kind = (
+            "stored as Parquet"
+            if table in (*TABLES, *VECTOR_TABLES, "reviews")
+            else "computed when it is queried"
+        )
         parts += [f"## {table}", f"{texts['tables'][table]} This table is {kind}."]
         for column, sql_type in columns:
             unit, means = description(table, column)

@@ -157,7 +157,7 @@ class Counts:
         Segments left to a later run, because the place where they lie failed.
     left : int
         Segments left to a later run in all: the run ended early, or they are unreachable.
-    answers, captions : int
+    answers, captions, embeddings : int
         Rows written.
     detections : Counter
         Rows written, by label.
@@ -176,6 +176,7 @@ class Counts:
     left: int = 0
     answers: int = 0
     captions: int = 0
+    embeddings: int = 0
     detections: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     wall_s: float = 0.0

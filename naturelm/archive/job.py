@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 
 from naturelm.archive.attempts import MakeAsk
 from naturelm.archive.figures import Counts
+from naturelm.archive.harvests import open_outputs, wanted_sets
 from naturelm.archive.plan import check_limits
 from naturelm.archive.progress import Progress
-from naturelm.archive.scan import new_segment_windows, scan_archive, settle
-from naturelm.archive.stages import Ask
+from naturelm.archive.scan import Changes, scan_archive, settle
+from naturelm.archive.stages import Ask, Embed
 from naturelm.archive.stopping import Stop
-from naturelm.archive.writer import Committer
+from naturelm.archive.work import Todo
+from naturelm.archive.writer import Committer, VectorCommitter
 from naturelm.config.archive import ArchiveConfig, closed_lists
 from naturelm.errors import NaturelmError, RunStopped
 from naturelm.models.presets import check_local, known_weights, resolve
@@ -21,9 +25,9 @@ from naturelm.recordings import Recording
 from naturelm.results.analysis import check_begun
 from naturelm.results.layout import writes_to
 from naturelm.results.lock import Lock
-from naturelm.results.output import Output
 from naturelm.results.rows import AnsweredSegment, unread
 from naturelm.results.run_records import UPDATE_EVERY_S, RunRecord
+from naturelm.results.table_sets import VECTORS
 from naturelm.segments import Read
 from naturelm.storage import Location
 
@@ -42,6 +46,7 @@ def process_archive(
     beyond_limits: bool = False,
     stop: Stop | None = None,
     make_ask: MakeAsk = Ask,
+    embed_only: bool = False,
 ) -> Counts:
     """Run the model over an archive and write its tables; what `out` already holds is not done again.
 
@@ -65,6 +70,8 @@ def process_archive(
         Ends the run early: what is in flight is committed.
     make_ask : callable
         What answers; another one than `Ask` simulates a model.
+    embed_only : bool
+        Run the encoder alone: no queries, and no answers.
 
     Raises
     ------
@@ -83,47 +90,93 @@ def process_archive(
     scan = scan_archive(paths, out, config)
     for kind in scan.left_out:
         progress.say(f"left out: {kind.sentence}")
-    _check_label_lists(scan.recordings, config)
+    if not embed_only:
+        _check_label_lists(scan.recordings, config)
     model = known_weights(config.model.name)
-    output = Output(
-        out,
-        config.analysis(model.revision or ""),
-        config.model_dump(mode="json"),
-        new_segment_windows(config),
-    )
+    sets = wanted_sets(config, embed_only)
+    outputs = open_outputs(out, config, model.revision or "", sets)
     with lock:
         with writes_to(out):
-            changes, todo = settle(scan, output, config, retry_failed=retry_failed, prune=prune)
-            reads = todo.reads(config.selection)
+            settled = [
+                settle(scan, output, config, retry_failed=retry_failed, prune=prune) for output in outputs
+            ]
+            changes, first = settled[0]
+            due = [segment for _, todo in settled for segment in todo.due]
+            with_answers = {segment.id for segment in first.due} if not embed_only else set()
+            # Segments that lack embeddings only need the encoder.
+            rest = [] if embed_only else _reads_without(settled[1:], with_answers, config)
+            reads = first.reads(config.selection)
             if not beyond_limits:
-                check_limits(out, config, output.analysis.hash, todo.due, reads)
-            run = RunRecord(out, paths, scan.recordings, config, output.analysis.hash)
-        counts = Counts(recordings=Counter({"done before": todo.done_before}))
-        silent = [unread(segment) for segment in todo.due if not segment.window_count]
-        staged = {segment.id for segment in todo.staged}
-        committer = Committer(output, config, model.name, [*todo.due, *todo.staged], staged, counts)
-        for line in [*scan.notices(), *closed_lists(config), *changes.sentences(prune)]:
+                check_limits(out, config, outputs[0].analysis.hash, due, [*reads, *rest], embed_only)
+            run = RunRecord(out, paths, scan.recordings, config, outputs[0].analysis.hash)
+        counts = Counts(recordings=Counter({"done before": min(todo.done_before for _, todo in settled)}))
+        silent = {segment.id: unread(segment) for segment in due if not segment.window_count}
+        committers: list[Committer] = []
+        wanted: list[set[str]] = []
+        for (_, todo), output, tables in zip(settled, outputs, sets, strict=True):
+            arguments = (
+                output,
+                config,
+                model.name,
+                [*todo.due, *todo.staged],
+                {segment.id for segment in todo.staged},
+                counts,
+            )
+            committers.append(
+                VectorCommitter(*arguments, also_answered=with_answers)
+                if tables is VECTORS
+                else Committer(*arguments)
+            )
+            wanted.append({segment.id for segment in todo.due})
+        for line in [
+            *scan.notices(),
+            *([] if embed_only else closed_lists(config)),
+            *changes.sentences(prune),
+        ]:
             progress.say(line)
         progress.also(lambda figures: run.progress(figures.as_json()), UPDATE_EVERY_S)
-        progress.start(sum(read.sound_s for read in reads), len(scan.recordings), todo.done_before)
+        sound_s = sum(read.sound_s for read in [*reads, *rest])
+        progress.start(sound_s, len(scan.recordings), counts.recordings["done before"])
         stop.has_begun = True
         try:
-            for answered in _unless_all_crash(_results(silent, reads, config, progress, stop, make_ask)):
-                committer.commit(answered)
+            results = chain(
+                silent.values(),
+                _results(reads, config, progress, stop, Embed if embed_only else make_ask),
+                _results(rest, config, progress, stop, Embed),
+            )
+            for answered in _unless_all_crash(results):
+                for committer, ids in zip(committers, wanted, strict=True):
+                    if answered.segment.id in ids:
+                        committer.commit(answered)
                 progress.update(counts)
-            committer.finish()
+            for committer in committers:
+                committer.finish()
         finally:
-            committer.close()
+            for committer in committers:
+                committer.close()
             progress.stop(counts)
             counts.wall_s = time.monotonic() - began
-            counts.left = committer.left
+            counts.left = len(set().union(*(committer.missing for committer in committers)))
             try:
                 outcome = run.finish(counts.as_json(), complete=not counts.left)
             except OSError as error:
-                progress.say(f"{output.directory}: the run's record cannot be written ({error.strerror})")
+                progress.say(f"{out}: the run's record cannot be written ({error.strerror})")
             else:
                 progress.tell("end", **outcome)
     return counts
+
+
+def _reads_without(
+    settled: Sequence[tuple[Changes, Todo]], ids: Collection[str], config: ArchiveConfig
+) -> list[Read]:
+    """What is to be read for embeddings alone."""
+    return [
+        read
+        for _, todo in settled
+        for read in replace(todo, due=[segment for segment in todo.due if segment.id not in ids]).reads(
+            config.selection
+        )
+    ]
 
 
 def _check_label_lists(recordings: Sequence[Recording], config: ArchiveConfig) -> None:
@@ -141,14 +194,12 @@ def _check_label_lists(recordings: Sequence[Recording], config: ArchiveConfig) -
 
 
 def _results(
-    silent: Iterable[AnsweredSegment],
     reads: Sequence[Read],
     config: ArchiveConfig,
     progress: Progress,
     stop: Stop,
     make_ask: MakeAsk,
 ) -> Iterator[AnsweredSegment]:
-    yield from silent
     if not reads:
         return
     if config.job.workers == 0:

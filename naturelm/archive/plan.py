@@ -121,7 +121,14 @@ def forecast(paths: Sequence[Location], out: Location, config: ArchiveConfig, *,
     reads = todo.reads(config.selection)
     if rate is None and trial and reads:
         rate = try_out(reads, config)
-    return Forecast(scan, changes, todo, rate, disk_needed(out, todo.due, len(config.queries)), manifest)
+    return Forecast(
+        scan,
+        changes,
+        todo,
+        rate,
+        disk_needed(out, todo.due, len(config.queries), config.embeddings.pooling is not None),
+        manifest,
+    )
 
 
 TRIAL_S = 30.0
@@ -135,6 +142,7 @@ _TRIAL_WINDOWS = 32
 # Measured on the station day of docs/benchmarks/2026-11-21-plan.md: published bytes for each window and query, those
 # of a day that holds none, and a staged segment's on a file system of 4 KiB blocks.
 _BYTES_PER_ANSWER = 70.0
+_BYTES_PER_VECTOR = 1600
 _BYTES_PER_DAY = 17_000.0
 _BYTES_PER_STAGED_SEGMENT = 4 * 8192
 
@@ -178,15 +186,17 @@ def earlier_rate(out: Location, analysis_hash: str) -> Rate | None:
     return None
 
 
-def try_out(reads: Sequence[Read], config: ArchiveConfig, seconds: float = TRIAL_S) -> Rate | None:
+def try_out(
+    reads: Sequence[Read], config: ArchiveConfig, seconds: float = TRIAL_S, embed_only: bool = False
+) -> Rate | None:
     """Answer windows of recordings from all over the archive for a while, in this process.
 
     One process with one thread is measured and multiplied by what the job will start: as many model actors as there
     are GPUs, or cores. None where nothing could be decoded.
     """
-    from naturelm.archive.stages import Ask, Decode, DecodedSegment
+    from naturelm.archive.stages import Ask, Decode, DecodedSegment, Embed
 
-    decode, ask = Decode(config), Ask(config, threads=1)
+    decode, ask = Decode(config), (Embed if embed_only else Ask)(config, threads=1)
     windows = 0
     waiting: list[DecodedSegment] = []
     began = time.monotonic()
@@ -208,11 +218,12 @@ def try_out(reads: Sequence[Read], config: ArchiveConfig, seconds: float = TRIAL
     return Rate(windows / spent_s * workers, f"a trial of {spent_s:.0f} s on 1 of {workers} workers")
 
 
-def disk_needed(out: Location, segments: Sequence[Segment], queries: int) -> Disk:
-    """Bytes that these segments' answers to so many queries will take."""
-    answers = queries * sum(segment.window_count for segment in segments)
+def disk_needed(out: Location, segments: Sequence[Segment], queries: int, vectors: bool) -> Disk:
+    """Bytes that these segments' answers to so many queries will take, and their embeddings."""
+    windows = sum(segment.window_count for segment in segments)
+    answers = queries * windows
     days = len({segment.day for segment in segments})
-    tables = answers * _BYTES_PER_ANSWER + days * _BYTES_PER_DAY
+    tables = answers * _BYTES_PER_ANSWER + vectors * windows * _BYTES_PER_VECTOR + days * _BYTES_PER_DAY
     free = shutil.disk_usage(out).free if isinstance(out, Path) else None
     return Disk(tables, len(segments) * _BYTES_PER_STAGED_SEGMENT, free)
 
@@ -223,6 +234,7 @@ def check_limits(
     analysis_hash: str,
     segments: Sequence[Segment],
     reads: Sequence[Read],
+    embed_only: bool = False,
 ) -> None:
     """Refuse a run that would fill the disk or take longer than a month.
 
@@ -235,6 +247,8 @@ def check_limits(
         All that is to be answered.
     reads : sequence of Read
         The same, as it is read.
+    embed_only : bool
+        As of `process_archive`.
 
     Raises
     ------
@@ -244,8 +258,14 @@ def check_limits(
     windows = sum(segment.window_count for segment in segments)
     rate = earlier_rate(out, analysis_hash)
     if rate is None and windows > _MANY_WINDOWS and config.job.address is None:
-        rate = try_out(reads, config)
-    warnings = beyond_limits(disk_needed(out, segments, len(config.queries)), windows, rate)
+        rate = try_out(reads, config, embed_only=embed_only)
+    disk = disk_needed(
+        out,
+        segments,
+        0 if embed_only else len(config.queries),
+        embed_only or config.embeddings.pooling is not None,
+    )
+    warnings = beyond_limits(disk, windows, rate)
     if warnings:
         raise NaturelmError(f"{'; '.join(warnings)}; give --yes to process all of it")
 

@@ -167,7 +167,7 @@ def settle(
     scan: Scan, output: Output, config: ArchiveConfig, *, retry_failed: bool, prune: bool
 ) -> tuple[Changes, Todo]:
     """Bring what is published and staged in line with the archive, write the manifest, find what is to be done."""
-    damaged = find_damage(output.directory)
+    damaged = find_damage(output.directory, output.tables)
     # Before anything reads them.
     again, lost = output.repair(damaged, {recording.recording_id for recording in scan.recordings})
     output.recover()

@@ -8,6 +8,7 @@ from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from naturelm.audio.cutting import cut_windows
 from naturelm.audio.gate import gated
@@ -153,11 +154,7 @@ class Ask:
             merging_alpha=settings.merging_alpha,
             weights=settings.weights,
         )
-        if config.windows.length_s > model.window_s:
-            raise NaturelmError(
-                f"window is {config.windows.length_s:g} s and {settings.name} hears {model.window_s:g} s at once; "
-                f"give a --window of at most {model.window_s:g}"
-            )
+        check_window_fits(config, model.window_s)
         self._window_samples = round(config.windows.length_s * SAMPLE_RATE_HZ)
         self._config = config
         self._engine = Engine(
@@ -209,36 +206,115 @@ class Ask:
         )
 
     def _answer(self, decoded: Sequence[DecodedSegment]) -> list[AnsweredSegment]:
-        waveforms = [
-            cut.samples
-            for part in decoded
-            for cut in cut_windows(
-                [pcm_samples(part.pcm)],
-                compress(part.windows, part.heard),
-                self._window_samples,
-                start_s=part.segment.start_s,
-            )
-        ]
-        answers = iter(self._engine.answer(np.stack(waveforms), SAMPLE_RATE_HZ) if waveforms else ())
+        waveforms = _waveforms(decoded, self._window_samples)
+        pooling = self._config.embeddings.pooling
+        found: list[list[Answer]] = []
+        vectors = None
+        if len(waveforms) and pooling is None:
+            found = self._engine.answer(waveforms, SAMPLE_RATE_HZ)
+        elif len(waveforms) and pooling is not None:
+            found, vectors = self._engine.answer_and_embed(waveforms, pooling, SAMPLE_RATE_HZ)
+        answers = iter(found)
         return [
-            _answered(part, tuple(tuple(next(answers)) if heard else () for heard in part.heard))
-            for part in decoded
+            _answered(part, [tuple(next(answers)) if heard else () for heard in part.heard], own)
+            for part, own in zip(decoded, _by_segment(decoded, vectors), strict=True)
         ]
 
 
-def _answered(part: DecodedSegment, answers: tuple[tuple[Answer, ...], ...]) -> AnsweredSegment:
-    """A segment with its answers; without any where one of them comes from output that is not finite."""
-    for window, of_window in zip(part.windows, answers, strict=True):
-        if not all(answer.is_finite for answer in of_window):
-            reason = f"the model's output for the window at {window.start_s:g} s is NaN or infinite"
-            return AnsweredSegment(part.segment, (), (), part.decoded_s, "crashed", reason, marks=part.marks)
+class Embed:
+    """Turn the windows of decoded segments into vectors; loads the model's encoder once, and no language model.
+
+    Raises
+    ------
+    NaturelmError
+        The encoder cannot be loaded, or takes less at once than a window.
+    """
+
+    def __init__(self, config: ArchiveConfig, threads: int | None = None) -> None:
+        import torch
+
+        from naturelm.engine.pooling import Encoder
+        from naturelm.models import load_encoder
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        settings = config.model
+        dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
+        model = load_encoder(settings.name, dtype=dtype)
+        check_window_fits(config, model.window_s)
+        self._window_samples = round(config.windows.length_s * SAMPLE_RATE_HZ)
+        self._encoder = Encoder(model, config.embeddings.pooling or "mean", config.job.batch_size)
+
+    def __call__(self, decoded: Sequence[DecodedSegment], shrink: int = 1) -> list[AnsweredSegment]:
+        """Embed the windows of all segments together; parameters as of `Ask`."""
+        waveforms = _waveforms(decoded, self._window_samples)
+        usual = self._encoder.batch_size
+        self._encoder.batch_size = max(1, usual // shrink)
+        try:
+            vectors = self._encoder.embed(waveforms) if len(waveforms) else None
+        finally:
+            self._encoder.batch_size = usual
+        return [
+            _answered(part, [() for _ in part.windows], own)
+            for part, own in zip(decoded, _by_segment(decoded, vectors), strict=True)
+        ]
+
+
+def check_window_fits(config: ArchiveConfig, longest_s: float) -> None:
+    """Refuse windows that the model does not take at once."""
+    if config.windows.length_s > longest_s:
+        raise NaturelmError(
+            f"window is {config.windows.length_s:g} s, and {config.model.name} takes {longest_s:g} s at once; "
+            f"give a --window of at most {longest_s:g}"
+        )
+
+
+def _waveforms(decoded: Sequence[DecodedSegment], window_samples: int) -> NDArray[np.float32]:
+    """The windows of all segments that the gate let pass, [windows, samples]."""
+    cuts = [
+        cut.samples
+        for part in decoded
+        for cut in cut_windows(
+            [pcm_samples(part.pcm)],
+            compress(part.windows, part.heard),
+            window_samples,
+            start_s=part.segment.start_s,
+        )
+    ]
+    return np.stack(cuts) if cuts else np.empty((0, window_samples), np.float32)
+
+
+def _by_segment(
+    decoded: Sequence[DecodedSegment], vectors: NDArray[np.float32] | None
+) -> list[NDArray[np.float16] | None]:
+    """Each segment's vectors as they are stored."""
+    if vectors is None:
+        return [None] * len(decoded)
+    ends = np.cumsum([sum(part.heard) for part in decoded])
+    return np.split(vectors.astype(np.float16), ends[:-1])  # type: ignore[return-value]
+
+
+def _answered(
+    part: DecodedSegment, answers: Sequence[tuple[Answer, ...]], vectors: NDArray[np.float16] | None
+) -> AnsweredSegment:
+    """A segment with what became of it; with nothing where some of it comes from output that is not finite."""
+    finite = [all(answer.is_finite for answer in of_window) for of_window in answers]
+    if vectors is not None:
+        numbers = np.flatnonzero(part.heard)
+        for number in numbers[~np.isfinite(vectors).all(axis=1)]:
+            finite[number] = False
+    if not all(finite):
+        start_s = part.windows[finite.index(False)].start_s
+        reason = f"the model's output for the window at {start_s:g} s is NaN or infinite"
+        return AnsweredSegment(part.segment, (), (), part.decoded_s, "crashed", reason, marks=part.marks)
     return AnsweredSegment(
         segment=part.segment,
         windows=part.windows,
-        answers=answers,
+        answers=tuple(answers),
         decoded_s=part.decoded_s,
         status=part.status,
         error=part.error,
         gated=part.gated,
         marks=part.marks,
+        vectors=vectors,
     )

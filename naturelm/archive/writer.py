@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -10,8 +10,8 @@ from naturelm.archive.figures import Counts
 from naturelm.config.archive import ArchiveConfig
 from naturelm.results.layout import writes_to
 from naturelm.results.output import Output
-from naturelm.results.rows import AnsweredSegment, segment_tables
-from naturelm.results.schemas import ANSWERS, CAPTIONS, DETECTIONS
+from naturelm.results.rows import AnsweredSegment, segment_tables, vector_tables
+from naturelm.results.schemas import ANSWERS, CAPTIONS, DETECTIONS, EMBEDDINGS
 from naturelm.results.statuses import UNREACHABLE
 from naturelm.segments import Day, Segment
 
@@ -77,6 +77,11 @@ class Committer:
         """Wait for what is being written; what has not begun is left to a later run."""
         self._pool.shutdown(cancel_futures=True)
 
+    @property
+    def missing(self) -> set[str]:
+        """Ids of segments that are not committed."""
+        return set().union(*self._missing.values())
+
     def _stage(self, answered: AnsweredSegment) -> dict[str, Any]:
         tables = segment_tables(answered, self._queries, self._model)
         self._output.staged.write(answered.segment.id, tables)
@@ -90,21 +95,60 @@ class Committer:
         answered = self._waiting.pop(future)
         rows = future.result()
         segment = answered.segment
-        self._counts.segments += 1
-        self._counts.windows += len(answered.windows)
-        self._counts.gated += sum(answered.gated)
-        self._counts.sound_s += answered.decoded_s
-        self._counts.answers += rows["answers"]
-        self._counts.captions += rows["captions"]
-        self._counts.detections.update(rows["labels"])
+        self._count(answered, rows)
         missing = self._missing[segment.day]
         missing.discard(segment.id)
         if not missing:
             self._publish(segment.day)
 
+    def _count(self, answered: AnsweredSegment, rows: dict[str, Any]) -> None:
+        count_segment(self._counts, answered)
+        self._counts.answers += rows["answers"]
+        self._counts.captions += rows["captions"]
+        self._counts.detections.update(rows["labels"])
+
     def _publish(self, day: Day) -> None:
         del self._missing[day]
-        for row in self._output.publish(day, self._all[day]):
+        self._count_recordings(self._output.publish(day, self._all[day]))
+
+    def _count_recordings(self, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
             self._counts.recordings[row["status"]] += 1
             if row["status"] != "ok":
                 self._counts.failures.append(f"{row['path']}: {row['status']} ({row['error']})")
+
+
+class VectorCommitter(Committer):
+    """A `Committer` of embeddings; those of segments that also have answers are counted there.
+
+    Parameters
+    ----------
+    also_answered : collection of str
+        Ids of segments that another committer counts.
+    """
+
+    def __init__(self, *arguments: Any, also_answered: Collection[str]) -> None:
+        super().__init__(*arguments)
+        self._also_answered = also_answered
+
+    def _stage(self, answered: AnsweredSegment) -> dict[str, Any]:
+        tables = vector_tables(answered)
+        self._output.staged.write(answered.segment.id, tables)
+        return {"embeddings": tables[EMBEDDINGS].num_rows}
+
+    def _count(self, answered: AnsweredSegment, rows: dict[str, Any]) -> None:
+        self._counts.embeddings += rows["embeddings"]
+        if answered.segment.id not in self._also_answered:
+            count_segment(self._counts, answered)
+
+    def _count_recordings(self, rows: list[dict[str, Any]]) -> None:
+        if not self._also_answered:
+            super()._count_recordings(rows)
+
+
+def count_segment(counts: Counts, answered: AnsweredSegment) -> None:
+    """Count a segment that was committed."""
+    counts.segments += 1
+    counts.windows += len(answered.windows)
+    counts.gated += sum(answered.gated)
+    counts.sound_s += answered.decoded_s

@@ -22,6 +22,7 @@ INTERRUPTED = 130
 VERBS = {
     "plan": "Report what an archive contains and how long processing will take.",
     "process": "Run a model over an archive of recordings and write tables.",
+    "embed": "Run a model's encoder alone over an archive and write vectors for search and probes.",
     "status": "Report what a run is doing, from another terminal or after a crash.",
     "migrate": "Convert a results directory that an older version wrote.",
     "query": "Query the tables with SQL.",

@@ -116,6 +116,8 @@ class SectionedCommand(click.Command):
             if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None
         }
         for heading, names in self.sections.items():
+            if not names:
+                continue
             with formatter.section(heading):
                 formatter.write_dl([records.pop(name) for name in names])
         if records:

@@ -18,7 +18,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 SECTIONS = {
     "Input and output": ["out", "config", "name_pattern", "station_from", "stations_file", "channel"],
-    "Model and queries": ["model", "llm", "merging_alpha", "weights", "queries", "window", "hop", "gate"],
+    "Model and queries": [
+        *("model", "llm", "merging_alpha", "weights", "queries"),
+        *("window", "hop", "gate", "embeddings"),
+    ],
     "Selection": ["dates", "hours", "include_undated", "stations", "sample", "order"],
     "Compute": ["workers", "max_workers", "gpus_per_worker", "batch_size", "address"],
 }
@@ -36,6 +39,8 @@ _SETTINGS = {
     "station_from": "recordings.station",
     "channel": "audio.channel",
     "gate": "gate.threshold_db",
+    "embeddings": "embeddings.pooling",
+    "pooling": "embeddings.pooling",
     "dates": "selection.dates",
     "hours": "selection.hours",
     "include_undated": "selection.include_undated",
@@ -55,19 +60,34 @@ _QUERY_WITH_ID = re.compile(
     r"(?P<id>[A-Za-z0-9][A-Za-z0-9_-]*)(?::(?P<kind>[a-z-]*))?=(?P<prompt>.*)", re.DOTALL
 )
 
+_query_option = click.option(
+    "--query",
+    "queries",
+    multiple=True,
+    metavar="[ID[:KIND]=]TEXT",
+    help="Prompt for every window, in place of the configured queries; may be repeated. ID names it in the "
+    "tables. KIND is detection (the default) or caption.",
+)
+_embeddings_option = click.option(
+    "--embeddings",
+    flag_value="mean",
+    default=None,
+    help="Also keep a vector of the encoder for each window, for search and probe.",
+)
+_WORDS = (
+    _options.llm_option,
+    _options.merging_alpha_option,
+    _options.weights_option,
+    _query_option,
+    _embeddings_option,
+)
+
 _OPTIONS = [
     _options.model_option,
     _options.llm_option,
     _options.merging_alpha_option,
     _options.weights_option,
-    click.option(
-        "--query",
-        "queries",
-        multiple=True,
-        metavar="[ID[:KIND]=]TEXT",
-        help="Prompt for every window, in place of the configured queries; may be repeated. ID names it in the "
-        "tables. KIND is detection (the default) or caption.",
-    ),
+    _query_option,
     _options.config_option,
     _options.window_option,
     _options.hop_option,
@@ -83,6 +103,7 @@ _OPTIONS = [
         metavar="DB",
         help="Skip windows in which nothing rises DB above the background.  [default: process every window]",
     ),
+    _embeddings_option,
     click.option(
         "--name-pattern",
         metavar="PATTERN",
@@ -152,6 +173,13 @@ _OPTIONS = [
 def archive_options(command: Command) -> Command:
     """Give a command the options that `archive_config` reads."""
     for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def encoder_options(command: Command) -> Command:
+    """The same, without those that are for queries and the language model."""
+    for option in reversed([option for option in _OPTIONS if option not in _WORDS]):
         command = option(command)
     return command
 

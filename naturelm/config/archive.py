@@ -217,6 +217,22 @@ class GateSettings(Section):
     threshold_db: float | None = Field(default=None, gt=0, le=100)
 
 
+Pooling = Literal["mean", "max"]
+
+
+class EmbeddingSettings(Section):
+    """The vectors that are kept of the model's encoder, one for each window.
+
+    Attributes
+    ----------
+    pooling : {"mean", "max"}, optional
+        How the encoder's output becomes one vector: its mean, or its largest values, over the window. By default no
+        vectors are kept.
+    """
+
+    pooling: Pooling | None = None
+
+
 class GenerationSettings(Section):
     """How answers are generated.
 
@@ -333,6 +349,7 @@ class ArchiveConfig(Section):
     recordings: RecordingSettings = RecordingSettings()
     audio: AudioSettings = AudioSettings()
     gate: GateSettings = GateSettings()
+    embeddings: EmbeddingSettings = EmbeddingSettings()
     generation: GenerationSettings = GenerationSettings()
     stations_file: str | None = None
     selection: SelectionSettings = SelectionSettings()
@@ -356,7 +373,6 @@ class ArchiveConfig(Section):
             What identifies the model's weights, whatever name or path they were loaded by.
         """
         weights = {} if self.model.weights == "auto" else {"weights": self.model.weights}
-        gate = {} if self.gate.threshold_db is None else {"gate": self.gate.model_dump(mode="json")}
         return {
             "model": {
                 "revision": model_revision,
@@ -369,11 +385,29 @@ class ArchiveConfig(Section):
                 query.id: query.model_dump(mode="json", exclude={"id"}, exclude_none=True)
                 for query in self.queries
             },
+            **self._cut(),
+            "generation": self.generation.model_dump(mode="json"),
+            **self._gate(),
+        }
+
+    def embedding_analysis(self, model_revision: str) -> dict[str, Any]:
+        """The settings that determine the embeddings; see `analysis`."""
+        return {
+            "model": {"revision": model_revision, "dtype": self.model.dtype},
+            "embeddings": self.embeddings.model_dump(mode="json"),
+            **self._cut(),
+            **self._gate(),
+        }
+
+    def _cut(self) -> dict[str, Any]:
+        """What determines the sound of a window."""
+        return {
             "windows": self.windows.model_dump(mode="json"),
             "audio": {"channel": self.audio.channel},
-            "generation": self.generation.model_dump(mode="json"),
-            **gate,
         }
+
+    def _gate(self) -> dict[str, Any]:
+        return {} if self.gate.threshold_db is None else {"gate": self.gate.model_dump(mode="json")}
 
     def analysis_hash(self, model_revision: str) -> str:
         """Hash of `analysis`: outputs with the same hash hold the same rows for the same recordings."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from naturelm.engine.memory import (
     too_little,
     wait_for_memory,
 )
+from naturelm.engine.pooling import POOLINGS
 from naturelm.engine.queries import EngineQuery
 from naturelm.engine.search import Choice, Prompts, search_beams, search_one
 from naturelm.engine.trie import LabelScores, LabelTrie, score_labels
@@ -66,6 +67,25 @@ class _Asked:
     def prompt_tokens(self, audio_tokens: int) -> int:
         """Tokens of the whole prompt, with so many of sound."""
         return self.text.numel() + audio_tokens
+
+
+class _Encoded(NamedTuple):
+    """What becomes of a batch's sound."""
+
+    tokens_BAD: Tensor
+    vectors_BE: Tensor | None  # where the engine pools the encoder's output
+
+    @staticmethod
+    def joined(parts: Sequence[_Encoded]) -> _Encoded:
+        vectors = [part.vectors_BE for part in parts if part.vectors_BE is not None]
+        return _Encoded(
+            torch.cat([part.tokens_BAD for part in parts]), torch.cat(vectors) if vectors else None
+        )
+
+    def first(self, windows: int) -> _Encoded:
+        return _Encoded(
+            self.tokens_BAD[:windows], None if self.vectors_BE is None else self.vectors_BE[:windows]
+        )
 
 
 @dataclass
@@ -170,6 +190,7 @@ class Engine:
         self._decoder = self._make_decoder(weights, release=take_weights)
         self._device = self._decoder.device
         self._buffer: DecodeBuffer | None = None
+        self._pool: Callable[[Tensor], Tensor] | None = None
         self._encode_bytes = 0
         self._has_waited = False
         # Parts of a batch side by side, one thread each: many small operations gain little from two threads.
@@ -252,7 +273,32 @@ class Engine:
         """
         waveforms_BS = self._check(waveforms, sample_rate_hz)
         with torch.inference_mode():
-            return [answers for batch in self._batches(waveforms_BS) for answers in batch]
+            return [answers for batch, _ in self._batches(waveforms_BS) for answers in batch]
+
+    def answer_and_embed(
+        self, waveforms: np.ndarray | Tensor, pooling: str, sample_rate_hz: int | None = None
+    ) -> tuple[list[list[Answer]], np.ndarray]:
+        """As `answer`, and the vector of each window, float32 ``[windows, E]``, of the same pass.
+
+        Parameters
+        ----------
+        waveforms, sample_rate_hz
+            As for `answer`.
+        pooling : str
+            One of `naturelm.engine.pooling.POOLINGS`.
+        """
+        waveforms_BS = self._check(waveforms, sample_rate_hz)
+        answers: list[list[Answer]] = []
+        vectors: list[np.ndarray] = []
+        self._pool = POOLINGS[pooling]
+        try:
+            with torch.inference_mode():
+                for batch, vectors_BE in self._batches(waveforms_BS):
+                    answers.extend(batch)
+                    vectors.append(vectors_BE.cpu().numpy())
+        finally:
+            self._pool = None
+        return answers, np.concatenate(vectors or [np.empty((0, self.model.feature_width), np.float32)])
 
     # -- batches -----------------------------------------------------------------------------------------------
 
@@ -280,19 +326,19 @@ class Engine:
         counts = [self.model.audio_token_count(length, self.pad_to_window) for length in (longest, samples)]
         return counts[1] > counts[0]
 
-    def _batches(self, waveforms_BS: Tensor) -> Iterator[list[list[Answer]]]:
+    def _batches(self, waveforms_BS: Tensor) -> Iterator[tuple[list[list[Answer]], Any]]:
         """Answers batch by batch; on a GPU the next is encoded meanwhile, by a separate thread in a separate stream."""
         done = 0
-        encoded: Future[Tensor] | None = None
+        encoded: Future[_Encoded] | None = None
         while done < len(waveforms_BS):
             batch_BS = waveforms_BS[done : done + self.batch_size]
             try:
-                audio_BAD = self.encode(batch_BS) if encoded is None else self._wait(encoded)
+                audio = self._encode(batch_BS) if encoded is None else self._wait(encoded)
                 after_BS = waveforms_BS[done + len(batch_BS) :][: self.batch_size]
                 encoded = None
                 if self._encode_thread is not None and len(after_BS) > 0:
                     encoded = self._encode_thread.submit(self._encode_aside, after_BS)
-                answers = self._answer_batch(batch_BS, audio_BAD)
+                answers = self._answer_batch(batch_BS, audio.tokens_BAD)
             except Exception as error:  # memory runs out by many names
                 last_one = len(batch_BS) == 1
                 if encoded is not None:
@@ -303,7 +349,7 @@ class Engine:
                 reason = first_line(error)
             else:
                 done += len(batch_BS)
-                yield answers
+                yield answers, audio.vectors_BE
                 continue
             # Outside the handler: there the traceback still holds the failed batch's tensors.
             self._free_memory()
@@ -344,38 +390,49 @@ class Engine:
 
     def encode(self, waveforms_BS: Tensor) -> Tensor:
         """Audio tokens of a batch, as the engine's language model takes them: ``[windows, tokens, width]``."""
+        return self._encode(waveforms_BS).tokens_BAD
+
+    def _encode(self, waveforms_BS: Tensor) -> _Encoded:
         if self._encode_stream is None:
             # Every thread has a part; a single window has all threads.
             at_once = max(1, min(_CPU_ENCODE_AT_ONCE, -(-len(waveforms_BS) // torch.get_num_threads())))
             parts = waveforms_BS.split(at_once)
             if len(parts) == 1:
                 return self._encode_part(waveforms_BS)
-            return torch.cat(list(self._cpu_encoders.map(self._encode_part, parts)))
+            return _Encoded.joined(list(self._cpu_encoders.map(self._encode_part, parts)))
         waveforms_BS = waveforms_BS.pin_memory() if waveforms_BS.device.type == "cpu" else waveforms_BS
         waveforms_BS = waveforms_BS.to(self._device, non_blocking=True)
-        return torch.cat([self._encode_padded(part) for part in waveforms_BS.split(_GPU_ENCODE_AT_ONCE)])
+        return _Encoded.joined(
+            [self._encode_padded(part) for part in waveforms_BS.split(_GPU_ENCODE_AT_ONCE)]
+        )
 
-    def _encode_padded(self, waveforms_BS: Tensor) -> Tensor:
+    def _encode_padded(self, waveforms_BS: Tensor) -> _Encoded:
         windows = len(waveforms_BS)
         waveforms_BS = F.pad(waveforms_BS, (0, 0, 0, _GPU_ENCODE_AT_ONCE - windows))
-        return self.model.encode_audio(waveforms_BS, self.pad_to_window)[:windows].to(self._decoder.dtype)
+        audio = self._encode_part(waveforms_BS).first(windows)
+        return audio._replace(tokens_BAD=audio.tokens_BAD.to(self._decoder.dtype))
 
     @torch.inference_mode()
-    def _encode_part(self, waveforms_BS: Tensor) -> Tensor:
-        return self.model.encode_audio(waveforms_BS, self.pad_to_window)
+    def _encode_part(self, waveforms_BS: Tensor) -> _Encoded:
+        if self._pool is None:
+            return _Encoded(self.model.encode_audio(waveforms_BS, self.pad_to_window), None)
+        features_BPE = self.model.encode_features(waveforms_BS, self.pad_to_window)
+        return _Encoded(self.model.project_features(features_BPE), self._pool(features_BPE))
 
     @torch.inference_mode()
-    def _encode_aside(self, waveforms_BS: Tensor) -> Tensor:
+    def _encode_aside(self, waveforms_BS: Tensor) -> _Encoded:
         with torch.cuda.stream(self._encode_stream):
-            return self.encode(waveforms_BS)
+            return self._encode(waveforms_BS)
 
-    def _wait(self, encoded: Future[Tensor]) -> Tensor:
-        audio_BAD = encoded.result()
+    def _wait(self, encoded: Future[_Encoded]) -> _Encoded:
+        audio = encoded.result()
         if self._encode_stream is not None:
             current = torch.cuda.current_stream(self._device)
             current.wait_stream(self._encode_stream)
-            audio_BAD.record_stream(current)
-        return audio_BAD
+            for tensor in audio:
+                if tensor is not None:
+                    tensor.record_stream(current)
+        return audio
 
     def _find_batch_size(self) -> int:
         """What the free memory holds: encoding is measured by running it once, the rest follows from shapes."""

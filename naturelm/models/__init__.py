@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from naturelm.models.naturelm.model import NatureLM
     from naturelm.models.salmonn.model import SALMONN
 
-__all__ = ["LTU", "SALMONN", "Answer", "NatureLM", "load_model"]
+__all__ = ["LTU", "SALMONN", "Answer", "NatureLM", "load_encoder", "load_model"]
 _CLASSES = {"LTU": "ltu", "NatureLM": "naturelm", "SALMONN": "salmonn"}
 
 
@@ -73,6 +73,21 @@ def load_model(
     ]
     if given:
         raise NaturelmError(f"{name} is a classifier; leave out {', '.join(given)}, which it does not have")
+    return model_class.from_pretrained(name, device, dtype)
+
+
+def load_encoder(
+    name: str | Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> LanguageModel | Classifier:
+    """Load what turns sound into vectors: of a language model the audio branch alone, or a classifier.
+
+    Parameters and errors as of `load_model`.
+    """
+    from naturelm.models.base import LanguageModel
+
+    model_class = presets.family_of(presets.resolve(name)).load()
+    if issubclass(model_class, LanguageModel):
+        return model_class.read_encoder(name, device, dtype)
     return model_class.from_pretrained(name, device, dtype)
 
 

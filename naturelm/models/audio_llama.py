@@ -58,6 +58,13 @@ class _Found:
     holds_llm: bool
 
 
+def _ours(names: NameTable, published: str) -> str | None:
+    try:
+        return names.ours(published)
+    except KeyError:
+        return None
+
+
 class AudioLlama(LanguageModel):
     """A language model around a Llama; a family adds the audio branch.
 
@@ -94,17 +101,13 @@ class AudioLlama(LanguageModel):
     def __init__(
         self, config: LanguageModelConfig, llama: LlamaForCausalLM, tokenizer: Any, merged: bool = False
     ) -> None:
-        super().__init__()
-        self.config = config
+        self._begin(config, llama.config.hidden_size)
         self.tokenizer = tokenizer
-        self.window_s = self.natural_window_s = config.window_s
-        self.sample_rate_hz = config.sample_rate_hz
         self.layout: PromptLayout | SoundFirstLayout = PromptLayout(config.prompt_template)
         self._merging_alpha = 1.0
         self._is_merged = merged
         self._text = TextTokenizer(tokenizer)
         self._decoder = AnswerDecoder(tokenizer)
-        self.make_audio_branch(llama.config.hidden_size)
         self.llama: Any = (
             WithoutAdapters(llama)
             if merged
@@ -114,6 +117,14 @@ class AudioLlama(LanguageModel):
         )
         self.end_token_ids = _end_token_ids(llama, tokenizer, config.end_sym)
         self.eval()
+
+    def _begin(self, config: LanguageModelConfig, token_width: int) -> None:
+        """The audio branch, and what is known without a language model."""
+        nn.Module.__init__(self)
+        self.config = config
+        self.window_s = self.natural_window_s = config.window_s
+        self.sample_rate_hz = config.sample_rate_hz
+        self.make_audio_branch(token_width)
 
     @abstractmethod
     def make_audio_branch(self, token_width: int) -> None:
@@ -330,6 +341,37 @@ class AudioLlama(LanguageModel):
             read,
             Quantized(weights, merging_alpha, found.source.revision or ""),
         )
+
+    @classmethod
+    def read_encoder(
+        cls,
+        path: str | Path,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **part_files: str | Path,
+    ) -> Self:
+        device = _device(device)
+        source = presets.resolve(path)
+        directory = presets.fetch(source)
+        weights = presets.weights_file(source, directory)
+        config = cls._read_config(directory, weights)
+        tensors = checkpoint.read_tensors(weights)
+        cls._check_family(presets.family_with(tensors), str(weights))
+        config = cls.fit_parts(config, tensors, directory, part_files)
+        tensors.update(cls.read_parts(config, tensors, directory, part_files))
+        projection = f"{list(cls.audio_parts.values())[-1][-1]}.weight"
+        trained = tensors.get(cls.names.published(projection))
+        model = cls.__new__(cls)
+        model._begin(config, 1 if trained is None else len(trained))
+        targets = model.state_dict().keys()
+        checkpoint.load_published(
+            model,
+            {name: tensor for name, tensor in tensors.items() if _ours(cls.names, name) in targets},
+            cls.names,
+            str(weights),
+        )
+        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        return model.eval().to(device=device, dtype=dtype)
 
     @classmethod
     def _read_config(cls, directory: Path, weights: Path) -> Any:

@@ -207,6 +207,20 @@ class LanguageModel(AudioModel, nn.Module):
 
     @classmethod
     @abstractmethod
+    def read_encoder(
+        cls,
+        path: str | Path,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **part_files: str | Path,
+    ) -> Self:
+        """The audio branch alone, for `encode_features` and `embed_audio`; parameters as of `from_pretrained`.
+
+        No language model is read or fetched: what needs one fails.
+        """
+
+    @classmethod
+    @abstractmethod
     def config_from(cls, values: Mapping[str, object], where: str) -> LanguageModelConfig:
         """Check the content of a ``config.json``; `where` names it in errors.
 

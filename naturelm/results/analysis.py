@@ -15,8 +15,8 @@ import yaml
 
 from naturelm.errors import NaturelmError
 from naturelm.ids import settings_hash
-from naturelm.results.layout import ANALYSIS, check_results, holds_results
-from naturelm.results.schemas import SCHEMA_VERSION, table_columns
+from naturelm.results.layout import ANALYSIS, analysis_home, check_results, holds_results
+from naturelm.results.schemas import SCHEMA_VERSION, TABLES, VECTOR_TABLES, table_columns
 from naturelm.storage import Location, location, write_whole
 
 # Lists of ten thousand labels take the loader that is written in Python seconds.
@@ -55,6 +55,16 @@ class Analysis:
         return settings_hash(self.settings)
 
     @property
+    def encoder(self) -> str:
+        """Name of the model as the first run gave it."""
+        return str(dict(self.config.get("model") or {}).get("name", ""))
+
+    @property
+    def revision(self) -> str:
+        """What identifies the model's weights."""
+        return str(dict(self.settings.get("model") or {}).get("revision", ""))
+
+    @property
     def hop_s(self) -> float:
         """Seconds between window starts."""
         return float(self.settings["windows"]["hop_s"])
@@ -80,6 +90,7 @@ def check_version(directory: str | Location) -> dict[str, list[str]]:
     """
     directory = location(directory)
     check_results(directory)
+    directory = analysis_home(directory)
     # What comes first is short; lists of labels may be long.
     stored = _parse(read_settings_text(directory).partition("\nanalysis:")[0])
     if "schema_version" not in stored:
@@ -112,7 +123,7 @@ def read_analysis(directory: str | Location) -> Analysis:
     NaturelmError
         The directory holds no results or is of another schema version, or the file is damaged.
     """
-    directory = location(directory)
+    directory = analysis_home(location(directory))
     stored = read_stored(directory)
     _refuse_other(directory, stored)
     return analysis_of(directory, stored)
@@ -182,6 +193,17 @@ def write_analysis(directory: Location, analysis: Analysis, version: int | str =
     write_whole(directory / ANALYSIS, text.encode())
 
 
+def encoder_metadata(analysis: Analysis) -> dict[bytes, bytes]:
+    """Of embeddings: what a file's metadata hold about the encoder; nothing for words."""
+    if "embeddings" not in analysis.settings:
+        return {}
+    return {
+        b"naturelm.encoder": analysis.encoder.encode(),
+        b"naturelm.encoder_revision": analysis.revision.encode(),
+        b"naturelm.pooling": str(analysis.settings["embeddings"]["pooling"]).encode(),
+    }
+
+
 def check_same(directory: Location, analysis: Analysis, settings: dict[str, Any]) -> None:
     """Refuse to continue with other settings, or to leave out columns that a newer program has written.
 
@@ -196,7 +218,7 @@ def check_same(directory: Location, analysis: Analysis, settings: dict[str, Any]
             f"{directory}: holds another analysis, which differs in {'; '.join(differing)}; "
             "give another --out or the same settings"
         )
-    known = table_columns()
+    known = table_columns(TABLES | VECTOR_TABLES)
     unknown = [
         f"{table}.{column}"
         for table, columns in analysis.columns.items()

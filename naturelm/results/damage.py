@@ -16,8 +16,9 @@ from naturelm.results.days import PublishedRecording
 from naturelm.results.layout import day_file
 from naturelm.results.parquet import at_once, read_table
 from naturelm.results.published import PublishedFiles
-from naturelm.results.schemas import RECORDINGS, TABLES
+from naturelm.results.schemas import RECORDINGS
 from naturelm.results.staging import StagedFiles
+from naturelm.results.table_sets import WORDS, TableSet
 from naturelm.storage import Location
 from naturelm.text import counted
 
@@ -53,7 +54,7 @@ class DamagedFile:
         return f"{self.table}/{day_file(self.folder, self.date)}"
 
 
-def find_damage(directory: Location) -> list[DamagedFile]:
+def find_damage(directory: Location, tables: TableSet = WORDS) -> list[DamagedFile]:
     """Published files of an output directory that are missing or cannot be read.
 
     Raises
@@ -61,15 +62,15 @@ def find_damage(directory: Location) -> list[DamagedFile]:
     NaturelmError
         A file is there and the system does not let it be read.
     """
-    listed = PublishedFiles(directory).listed()
+    listed = PublishedFiles(directory, tables).listed()
     here = {table: set(files) for table, files in listed.items()}
     expected = set(here[RECORDINGS])
-    if not StagedFiles(directory).ids():
+    if not StagedFiles(directory, tables).ids():
         # While segments are staged, a day may be on its way: `recordings` is its last file.
         expected |= set().union(*here.values())
     missing = [
-        DamagedFile(table, *day, directory / table / day_file(*day), True)
-        for table in TABLES
+        DamagedFile(table, *day, tables.place(directory, table) / day_file(*day), True)
+        for table in tables.daily
         for day in sorted(expected - here[table])
         # A crash may leave `recordings` of a day that has none any more.
         if day not in here[RECORDINGS] or _has_rows(listed[RECORDINGS][day])
@@ -117,10 +118,13 @@ def described(damaged: Sequence[DamagedFile]) -> str:
 
 
 def affected(
-    published: Iterable[PublishedRecording], damaged: Iterable[DamagedFile], directory: Location
+    published: Iterable[PublishedRecording],
+    damaged: Iterable[DamagedFile],
+    directory: Location,
+    tables: TableSet = WORDS,
 ) -> list[PublishedRecording]:
     """The recordings of which rows are lost."""
-    files = PublishedFiles(directory)
+    files = PublishedFiles(directory, tables)
     days = {(file.folder, file.date) for file in damaged}
     return [
         recording for recording in published if (files.folder_of(recording.day), recording.day.date) in days

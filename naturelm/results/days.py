@@ -196,6 +196,9 @@ def with_ids(table: pa.Table, recording_ids: Collection[str], inverted: bool = F
 def redescribed(name: str, rows: pa.Table, moves: Mapping[str, Recording]) -> pa.Table:
     """Rows of recordings that have another id, path, place or time now, saying so; answers stay as they are."""
     changed = []
+    vectors = rows["vector"] if "vector" in rows.schema.names else None
+    if vectors is not None:  # as Python numbers they would take long
+        rows = rows.drop_columns(["vector"])
     for row in rows.to_pylist():
         new = moves[row["recording_id"]]
         row["recording_id"] = new.recording_id
@@ -203,10 +206,11 @@ def redescribed(name: str, rows: pa.Table, moves: Mapping[str, Recording]) -> pa
         row |= {"station": day.station, "date": day.as_date()}
         if name == RECORDINGS:
             row |= {column: getattr(new, column) for column in _DESCRIPTION}
-        else:
+        elif "start_local" in row:
             row["start_local"] = later(new.start_local, row["start_s"])
             row["start_time"] = later(new.start_time, row["start_s"])
             if "path" in row:
                 row["path"] = new.path
         changed.append(row)
-    return pa.Table.from_pylist(changed, schema=TABLES[name])
+    table = pa.Table.from_pylist(changed, schema=rows.schema.remove_metadata())
+    return table if vectors is None else table.append_column("vector", vectors)

@@ -8,6 +8,7 @@
     _runs/<start>.json                       what ran
     reviews/<time>.parquet                   what people decided about detections
     _lock.json                               who writes
+    _vectors/                                analysis.yaml, staged segments and recordings of the embeddings
 
 Readers of Parquet open `<table>` as it is, so nothing else is ever in there: unfinished files are below `_staging`.
 """
@@ -31,6 +32,7 @@ PLANS = "_plans"
 RUNS = "_runs"
 REVIEWS = "reviews"
 LOCK = "_lock.json"
+VECTORS_HOME = "_vectors"
 CLIPS = "clips.csv"
 """The list in a directory of clips."""
 
@@ -51,9 +53,15 @@ def holds_results(directory: Location) -> bool:
     return (directory / ANALYSIS).is_file()
 
 
+def analysis_home(directory: Location) -> Location:
+    """Where the analysis of a directory lies: in it, or in `_vectors` where it holds embeddings only."""
+    vectors = directory / VECTORS_HOME
+    return vectors if not holds_results(directory) and holds_results(vectors) else directory
+
+
 def is_output(directory: Location, names: Collection[str]) -> bool:
     """Whether this program wrote a directory, by the names in it: results, or clips with their list."""
-    if ANALYSIS in names:
+    if ANALYSIS in names or VECTORS_HOME in names:
         return not {RUNS, STAGING, PLANS}.isdisjoint(names)
     if CLIPS not in names:
         return False
@@ -74,7 +82,7 @@ def check_results(directory: Location) -> None:
         It holds none, or it cannot be read.
     """
     try:
-        found = holds_results(directory)
+        found = holds_results(analysis_home(directory))
     except StoreError as error:
         raise NaturelmError(
             f"{directory}: cannot be read ({error.strerror}); check the URL and your credentials"

@@ -35,9 +35,17 @@ from naturelm.results.days import parts_of
 from naturelm.results.layout import split_day_file, writes_to
 from naturelm.results.lock import Lock
 from naturelm.results.parquet import read_table, remove_all, write_table
-from naturelm.results.published import PUBLISH_ORDER, PublishedFiles
-from naturelm.results.schemas import ANSWERS, SCHEMA_VERSION, TABLES, conformed, table_columns
+from naturelm.results.published import PublishedFiles
+from naturelm.results.schemas import (
+    ANSWERS,
+    SCHEMA_VERSION,
+    TABLES,
+    conformed,
+    published_metadata,
+    table_columns,
+)
 from naturelm.results.staging import StagedFiles
+from naturelm.results.table_sets import WORDS
 from naturelm.segments import Day
 from naturelm.storage import TEMPORARY, Location, StoredFile, list_files, location
 
@@ -123,14 +131,14 @@ def _write_published(directory: Location, analysis_hash: str) -> int:
     for table in TABLES:
         files = list_files(directory / table, recursive=True)
         remove_all(file.location for file in files if split_day_file(file.relative_path) is not None)
-    published = PublishedFiles(directory)
+    published, metadata = PublishedFiles(directory), published_metadata(analysis_hash)
     days: set[Day] = set()
-    for table in PUBLISH_ORDER:
+    for table in WORDS.publishing_order:
         for file in list_files(directory / table, recursive=True):
             day = _old_day(file)
             if day is not None:
                 rows = read_table(file.location)
-                published.write(table, day, _rows_now(table, rows, day), analysis_hash, parts_of(rows))
+                published.write(table, day, _rows_now(table, rows, day), metadata, parts_of(rows))
                 days.add(day)
     return len(days)
 

@@ -17,7 +17,14 @@ import pyarrow as pa
 from naturelm.errors import NaturelmError
 from naturelm.ids import split_segment_id
 from naturelm.recordings import Recording
-from naturelm.results.analysis import Analysis, check_same, check_version, read_analysis, write_analysis
+from naturelm.results.analysis import (
+    Analysis,
+    check_same,
+    check_version,
+    encoder_metadata,
+    read_analysis,
+    write_analysis,
+)
 from naturelm.results.damage import DamagedFile, affected
 from naturelm.results.days import (
     Parts,
@@ -34,10 +41,11 @@ from naturelm.results.days import (
 )
 from naturelm.results.layout import PLANS, RUNS, holds_results
 from naturelm.results.parquet import remove_all
-from naturelm.results.published import PUBLISH_ORDER, PublishedFiles
-from naturelm.results.schemas import RECORDINGS, table_columns
+from naturelm.results.published import PublishedFiles
+from naturelm.results.schemas import RECORDINGS, published_metadata, table_columns
 from naturelm.results.staging import StagedFiles
 from naturelm.results.statuses import NOT_FAILED
+from naturelm.results.table_sets import WORDS, TableSet
 from naturelm.results.visible import (
     listed_segments,
     pending_segments,
@@ -61,11 +69,14 @@ class Output:
         The whole resolved configuration, written beside the tables.
     segment_windows : int
         Windows a segment; a directory keeps the number it was begun with.
+    tables : TableSet
+        Which of the directory's tables.
 
     Attributes
     ----------
     analysis : Analysis
         What the directory holds.
+    tables : TableSet
     staged : StagedFiles
     published : PublishedFiles
     incomplete : collection of str
@@ -83,28 +94,33 @@ class Output:
         settings: dict[str, Any],
         config: dict[str, Any],
         segment_windows: int,
+        tables: TableSet = WORDS,
     ) -> None:
         self.directory = directory = location(directory)
-        self.staged = StagedFiles(directory)
-        self.published = PublishedFiles(directory)
+        self.tables = tables
+        self._home = home = tables.home(directory)
+        self._order = tables.publishing_order
+        self.staged = StagedFiles(directory, tables)
+        self.published = PublishedFiles(directory, tables)
         self.incomplete: Collection[str] = frozenset()
         try:
             if directory.exists() and not directory.is_dir():
                 raise NaturelmError(f"{directory}: is a file; give --out a directory")
-            if holds_results(directory):
-                check_version(directory)
+            if holds_results(home):
+                check_version(home)
             directory.mkdir(parents=True, exist_ok=True)
             (directory / RUNS).mkdir(exist_ok=True)
             self.staged.create()
-            if not holds_results(directory):
-                write_analysis(directory, Analysis(settings, segment_windows, config, table_columns()))
-            self.analysis = read_analysis(directory)
+            if not holds_results(home):
+                columns = table_columns(tables.schemas)
+                write_analysis(home, Analysis(settings, segment_windows, config, columns))
+            self.analysis = read_analysis(home)
         except OSError as error:
             raise NaturelmError(
                 f"{directory}: cannot be written ({error.strerror}); give --out a writable directory"
             ) from None
         check_same(directory, self.analysis, settings)
-        self._analysis_hash = self.analysis.hash
+        self._metadata = published_metadata(self.analysis.hash) | encoder_metadata(self.analysis)
         self._cut = (self.analysis.hop_s, self.analysis.segment_windows)
 
     # --- what a crash left behind
@@ -139,7 +155,7 @@ class Output:
         remove_all(file.place for file in damaged if not file.is_missing)
         if not damaged:
             return 0, 0
-        lost = affected(self.published.recordings(), damaged, self.directory)
+        lost = affected(self.published.recordings(), damaged, self.directory, self.tables)
         again = [recording for recording in lost if recording.recording_id in recording_ids]
         self.change([], again)
         return len(again), len(lost) - len(again)
@@ -190,7 +206,7 @@ class Output:
         before = self.published.read(RECORDINGS, day)
         partial = parts_of(before)
         replaced = {key: firsts if key in partial else None for key, firsts in segments.items()}
-        for name in PUBLISH_ORDER:
+        for name in self._order:
             tables = self.staged.read(name, staged)
             if name == RECORDINGS:
                 rows: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
@@ -203,7 +219,7 @@ class Output:
                 continue
             old = self.published.read(name, day)
             kept = [] if old is None else [without_segments(old, replaced, self._cut)]
-            self._write(name, day, pa.concat_tables([_bare(table) for table in [*kept, *tables]]))
+            self._write(name, day, _joined([*kept, *tables]))
         self.staged.remove(staged)
         return added
 
@@ -220,7 +236,7 @@ class Output:
             elif both := recording.parts.keys() & firsts:
                 again[recording.recording_id] = both
         if again:
-            write_withdrawn(self.directory, {day: again})
+            write_withdrawn(self._home, {day: again})
             self._remove_withdrawn()
 
     # --- changing what is published
@@ -257,10 +273,10 @@ class Output:
         for day, recordings in arriving.items():
             for key in recordings.keys() & leaving.get(day, {}).keys():
                 del leaving[day][key]
-        write_withdrawn(self.directory, arriving)
+        write_withdrawn(self._home, arriving)
         for source, day in sorted(by_days):
             self._carry_over(source, day, by_days[source, day])
-        write_withdrawn(self.directory, leaving)
+        write_withdrawn(self._home, leaving)
         self._remove_withdrawn()
 
     def _carry_over(self, source: Day, target: Day, moves: Mapping[str, Recording]) -> None:
@@ -279,7 +295,7 @@ class Output:
         new_ids = {recording.recording_id for recording in moves.values()}
         parts = {key: own for key, own in parts.items() if key not in new_ids}
         parts |= {new.recording_id: of_source[key] for key, new in moves.items() if key in of_source}
-        for name in PUBLISH_ORDER:
+        for name in self._order:
             rows = self.published.read(name, source)
             if rows is None:
                 continue
@@ -289,8 +305,8 @@ class Output:
                 rows = only_listed(rows, of_source, self._cut)
             arriving = redescribed(name, rows, moves)
             there = self.published.read(name, target)
-            kept = [] if there is None else [_bare(with_ids(there, new_ids, inverted=True))]
-            self._write(name, target, pa.concat_tables([*kept, arriving]), parts)
+            kept = [] if there is None else [with_ids(there, new_ids, inverted=True)]
+            self._write(name, target, _joined([*kept, arriving]), parts)
 
     def discard(self, segment_ids: Collection[str]) -> None:
         """Remove staged segments, and what a crash in the middle of publishing has published of them."""
@@ -304,7 +320,7 @@ class Output:
                 of_day, {} if listed is None else listed_segments(published_recordings(listed))
             )
             segments = _by_recording(unlisted)
-            for name in PUBLISH_ORDER[:-1]:
+            for name in self._order[:-1]:
                 rows = self.published.read(name, day)
                 if rows is not None:
                     kept = without_segments(rows, segments, self._cut)
@@ -314,16 +330,16 @@ class Output:
 
     def _remove_withdrawn(self) -> None:
         """Remove the published rows that do not count."""
-        withdrawn = read_withdrawn(self.directory)
+        withdrawn = read_withdrawn(self._home)
         for day, segments in sorted(withdrawn.items()):
             self._remove_rows(day, segments)
         if withdrawn:
-            write_withdrawn(self.directory, {})
+            write_withdrawn(self._home, {})
 
     def _remove_rows(self, day: Day, segments: Segments) -> None:
         """Remove a day's rows of segments; a day without recordings goes."""
         left = 0
-        for name in PUBLISH_ORDER:
+        for name in self._order:
             rows = self.published.read(name, day)
             if rows is None:
                 continue
@@ -337,7 +353,7 @@ class Output:
             self.published.remove(day)
 
     def _write(self, table: str, day: Day, rows: pa.Table, parts: Parts | None = None) -> None:
-        self.published.write(table, day, rows, self._analysis_hash, parts)
+        self.published.write(table, day, rows, self._metadata, parts)
 
 
 def _by_recording(segment_ids: Iterable[str]) -> dict[str, set[int]]:
@@ -349,5 +365,7 @@ def _by_recording(segment_ids: Iterable[str]) -> dict[str, set[int]]:
     return segments
 
 
-def _bare(rows: pa.Table) -> pa.Table:
-    return rows.replace_schema_metadata()
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Rows of all tables; those without any have no width of vectors."""
+    tables = [table for table in tables if table.num_rows] or tables[:1]
+    return pa.concat_tables([table.replace_schema_metadata() for table in tables])

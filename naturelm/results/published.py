@@ -10,12 +10,10 @@ import pyarrow as pa
 from naturelm.results.days import Parts, PublishedRecording, parts_metadata, published_recordings
 from naturelm.results.layout import STAGING, day_file, folder_name, split_day_file, station_of
 from naturelm.results.parquet import at_once, read_table, write_table
-from naturelm.results.schemas import ANSWERS, RECORDINGS, SORT_KEYS, TABLES, conformed, published_schema
+from naturelm.results.schemas import EMBEDDINGS, RECORDINGS, SORT_KEYS, conformed
+from naturelm.results.table_sets import WORDS, TableSet
 from naturelm.segments import Day
 from naturelm.storage import Location, list_files
-
-# `recordings` last: a recording that is listed there has all its other rows published.
-PUBLISH_ORDER = [*(name for name in TABLES if name != RECORDINGS), RECORDINGS]
 
 
 class PublishedFiles:
@@ -25,10 +23,13 @@ class PublishedFiles:
     ----------
     directory : Path or StorePath
         The output directory.
+    tables : TableSet
+        Which of its tables.
     """
 
-    def __init__(self, directory: Location) -> None:
+    def __init__(self, directory: Location, tables: TableSet = WORDS) -> None:
         self._directory = directory
+        self._tables = tables
         self._folders: dict[str, str] = {}
 
     def files(
@@ -53,7 +54,7 @@ class PublishedFiles:
     def listed(self) -> dict[str, dict[tuple[str, str], Location]]:
         """By table, by folder and date: all files, whether their rows count or not."""
         # `recordings` first: a day that is published in between is then found in the other tables.
-        return {table: self._listed(table) for table in TABLES}
+        return {table: self._listed(table) for table in self._tables.schemas}
 
     def recordings(self, without: Collection[Location] = ()) -> list[PublishedRecording]:
         """The recordings whose rows are published, except those of the files `without`."""
@@ -71,33 +72,38 @@ class PublishedFiles:
             return None
 
     def write(
-        self, table: str, day: Day, rows: pa.Table, analysis_hash: str, parts: Parts | None = None
+        self, table: str, day: Day, rows: pa.Table, metadata: dict[bytes, bytes], parts: Parts | None = None
     ) -> None:
         """Replace a day's rows; `parts` are those of `recordings`."""
         path = self.path(table, day)
-        schema = published_schema(table, analysis_hash)
-        if table == RECORDINGS:
-            schema = schema.with_metadata(schema.metadata | parts_metadata(parts or {}))
+        if table == EMBEDDINGS:
+            if not rows.num_rows:  # without a vector there is no width
+                path.unlink(missing_ok=True)
+                return
+            schema = rows.schema
+        else:
+            schema = self._tables.schemas[table]
+        schema = schema.with_metadata(metadata | (parts_metadata(parts or {}) if table == RECORDINGS else {}))
         rows = rows.sort_by([(key, "ascending") for key in SORT_KEYS[table]])
         path.parent.mkdir(parents=True, exist_ok=True)
         # Polars refuses a folder in which a crash has left a file that is not Parquet.
-        write_table(path, rows.cast(schema), self._directory / STAGING)
+        write_table(path, rows.cast(schema), self._tables.home(self._directory) / STAGING)
 
     def remove(self, day: Day) -> None:
         """Remove a day's files."""
-        for name in PUBLISH_ORDER:
+        for name in self._tables.publishing_order:
             self.path(name, day).unlink(missing_ok=True)
 
     def _listed(self, table: str) -> dict[tuple[str, str], Location]:
         """A table's files by folder and date."""
-        listed = list_files(self._directory / table, recursive=True)
+        listed = list_files(self._tables.place(self._directory, table), recursive=True)
         found = ((split_day_file(file.relative_path), file.location) for file in listed)
         return {name: place for name, place in found if name is not None}
 
     @cached_property
     def _taken(self) -> set[str]:
-        # A day's `answers` are written first; `recordings` know those whose `answers` somebody deleted.
-        return {folder for table in (ANSWERS, RECORDINGS) for folder, _ in self._listed(table)}
+        # `recordings` are written last: all that a crash left behind is there without them.
+        return {folder for table in self._tables.schemas for folder, _ in self._listed(table)}
 
     def folder_of(self, day: Day) -> str:
         """The folder of a day's station."""
@@ -109,4 +115,4 @@ class PublishedFiles:
 
     def path(self, table: str, day: Day) -> Location:
         """Where a day's rows of a table are."""
-        return self._directory / table / day_file(self.folder_of(day), day.date)
+        return self._tables.place(self._directory, table) / day_file(self.folder_of(day), day.date)

@@ -5,15 +5,27 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress, repeat
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from naturelm.audio.marks import Marks
 from naturelm.config.archive import Query
 from naturelm.labels import normal_form, parse_labels, rounded, span_score
 from naturelm.models.answer import Answer
-from naturelm.results.schemas import ANSWERS, CAPTIONS, DETECTIONS, RECORDINGS, TABLES
+from naturelm.recordings import Recording
+from naturelm.results.schemas import (
+    ANSWERS,
+    CAPTIONS,
+    DETECTIONS,
+    EMBEDDINGS,
+    RECORDINGS,
+    TABLES,
+    VECTOR_TABLES,
+)
 from naturelm.results.statuses import STATUSES
 from naturelm.segments import Day, Segment
 from naturelm.windows import Window
@@ -52,6 +64,8 @@ class AnsweredSegment:
         Per window: the gate kept it from the model, and it has no answers. Empty where there is no gate.
     marks : Marks, optional
         What is wrong with the sound of the segment's own span, where some of it was decoded.
+    vectors : array, float16 [windows, width], optional
+        Embeddings of the windows that the gate let pass, where they are kept.
     """
 
     segment: Segment
@@ -62,6 +76,7 @@ class AnsweredSegment:
     error: str | None
     gated: tuple[bool, ...] = ()
     marks: Marks | None = None
+    vectors: NDArray[np.float16] | None = None
 
 
 def unread(segment: Segment) -> AnsweredSegment:
@@ -75,28 +90,7 @@ def segment_tables(answered: AnsweredSegment, queries: Sequence[Query], model: s
     """Turn what became of a segment into rows for every table."""
     recording = answered.segment.recording
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-    rows[RECORDINGS].append(
-        {
-            "recording_id": recording.recording_id,
-            "path": recording.path,
-            "start_local": recording.start_local,
-            "start_time": recording.start_time,
-            "start_time_source": recording.start_time_source,
-            "utc_offset_minutes": recording.utc_offset_minutes,
-            "latitude": recording.latitude,
-            "longitude": recording.longitude,
-            "deployment": recording.deployment,
-            "duration_s": recording.duration_s,
-            "decoded_s": answered.decoded_s,
-            "sample_rate_hz": recording.sample_rate_hz,
-            "channels": recording.channels,
-            "format": recording.format,
-            "status": answered.status,
-            "error": answered.error,
-            "windows": len(answered.windows),
-        }
-        | _mark_columns(answered.marks, answered.decoded_s)
-    )
+    rows[RECORDINGS].append(_recording_columns(answered))
     gated = answered.gated or (False,) * len(answered.windows)
     for window, per_query, is_gated in zip(answered.windows, answered.answers, gated, strict=True):
         span = {
@@ -138,12 +132,84 @@ def segment_tables(answered: AnsweredSegment, queries: Sequence[Query], model: s
                 }
                 for name, score in said
             )
-    day = Day.of(recording)
-    first = {"station": day.station, "date": day.as_date()}
+    first = _day_columns(recording)
     return {
         name: pa.Table.from_pylist([first | row for row in rows[name]], schema=schema)
         for name, schema in TABLES.items()
     }
+
+
+def vector_tables(answered: AnsweredSegment) -> dict[str, pa.Table]:
+    """Turn what became of a segment into rows for the tables of embeddings."""
+    recording = answered.segment.recording
+    first = _day_columns(recording)
+    kept = list(compress(answered.windows, [not gated for gated in answered.gated] or repeat(True)))
+    vectors = answered.vectors
+    rows = [
+        first
+        | {
+            "recording_id": recording.recording_id,
+            "window": window.index,
+            "start_s": window.start_s,
+            "end_s": window.end_s,
+        }
+        for window in kept
+    ]
+    schema = VECTOR_TABLES[EMBEDDINGS]
+    if rows and vectors is not None:
+        schema = schema.set(
+            schema.get_field_index("vector"), pa.field("vector", vector_type(vectors.shape[1]))
+        )
+        keys = pa.Table.from_pylist(rows, schema=schema.remove(schema.get_field_index("vector")))
+        embeddings = keys.append_column(schema.field("vector"), vector_array(vectors))
+    else:
+        embeddings = schema.empty_table()
+    return {
+        RECORDINGS: pa.Table.from_pylist(
+            [first | _recording_columns(answered)], schema=VECTOR_TABLES[RECORDINGS]
+        ),
+        EMBEDDINGS: embeddings,
+    }
+
+
+def vector_type(width: int) -> pa.DataType:
+    """Type of the column `vector` in files."""
+    return pa.list_(pa.float16(), width)
+
+
+def vector_array(vectors: NDArray[np.float16]) -> pa.Array:
+    """Vectors ``[windows, width]`` as an array of that type."""
+    values = pa.array(np.ascontiguousarray(vectors, np.float16).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
+
+
+def _day_columns(recording: Recording) -> dict[str, Any]:
+    day = Day.of(recording)
+    return {"station": day.station, "date": day.as_date()}
+
+
+def _recording_columns(answered: AnsweredSegment) -> dict[str, Any]:
+    """The `recordings` row of a segment, without its day."""
+    recording = answered.segment.recording
+    return {
+        "recording_id": recording.recording_id,
+        "path": recording.path,
+        "start_local": recording.start_local,
+        "start_time": recording.start_time,
+        "start_time_source": recording.start_time_source,
+        "utc_offset_minutes": recording.utc_offset_minutes,
+        "latitude": recording.latitude,
+        "longitude": recording.longitude,
+        "deployment": recording.deployment,
+        "duration_s": recording.duration_s,
+        "decoded_s": answered.decoded_s,
+        "sample_rate_hz": recording.sample_rate_hz,
+        "channels": recording.channels,
+        "format": recording.format,
+        "status": answered.status,
+        "error": answered.error,
+        "windows": len(answered.windows),
+    } | _mark_columns(answered.marks, answered.decoded_s)
 
 
 def reduce_recordings(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ column that is added later is nullable, and files that lack it show null in it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 
 SCHEMA_VERSION = 3
@@ -14,6 +16,7 @@ RECORDINGS = "recordings"
 ANSWERS = "answers"
 DETECTIONS = "detections"
 CAPTIONS = "captions"
+EMBEDDINGS = "embeddings"
 
 _LOCAL = pa.timestamp("us")
 _UTC = pa.timestamp("us", tz="UTC")
@@ -95,11 +98,27 @@ TABLES: dict[str, pa.Schema] = {
     CAPTIONS: _said("caption"),
 }
 
+VECTOR_TABLES: dict[str, pa.Schema] = {
+    RECORDINGS: TABLES[RECORDINGS],
+    EMBEDDINGS: pa.schema(
+        [
+            *_DAY,
+            ("recording_id", pa.string()),
+            ("window", pa.int32()),
+            ("start_s", pa.float64()),
+            ("end_s", pa.float64()),
+            # In files, a list of fixed size: the width of the encoder.
+            ("vector", pa.list_(pa.float16())),
+        ]
+    ),
+}
+
 SORT_KEYS: dict[str, list[str]] = {
     RECORDINGS: ["path", "recording_id"],
     ANSWERS: ["recording_id", "window", "query"],
     DETECTIONS: ["recording_id", "start_s", "query", "label"],
     CAPTIONS: ["recording_id", "start_s", "query"],
+    EMBEDDINGS: ["recording_id", "window"],
 }
 
 REVIEWS_SCHEMA = pa.schema(
@@ -119,13 +138,15 @@ REVIEWS_SCHEMA = pa.schema(
 null unless `decision` is relabel."""
 
 
-def table_columns() -> dict[str, list[str]]:
-    """The columns of every table."""
-    return {name: schema.names for name, schema in TABLES.items()}
+def table_columns(schemas: Mapping[str, pa.Schema] = TABLES) -> dict[str, list[str]]:
+    """The columns of every table, by default of those of answers."""
+    return {name: schema.names for name, schema in schemas.items()}
 
 
 def conformed(table: str, rows: pa.Table) -> pa.Table:
     """Rows in the table's schema: columns in its order, null where the rows lack one; metadata stays."""
+    if table == EMBEDDINGS:
+        return rows  # of the width that its encoder has, and no columns were added to it so far
     schema = TABLES[table]
     columns = [
         rows[field.name].cast(field.type)
@@ -136,8 +157,9 @@ def conformed(table: str, rows: pa.Table) -> pa.Table:
     return pa.table(columns, schema=schema.with_metadata(rows.schema.metadata))
 
 
-def published_schema(table: str, analysis_hash: str) -> pa.Schema:
-    """Schema of a published file, with the schema version and the analysis in its metadata."""
-    return TABLES[table].with_metadata(
-        {"naturelm.schema_version": str(SCHEMA_VERSION), "naturelm.analysis": analysis_hash}
-    )
+def published_metadata(analysis_hash: str) -> dict[bytes, bytes]:
+    """Metadata of a published file: the schema version and the analysis."""
+    return {
+        b"naturelm.schema_version": str(SCHEMA_VERSION).encode(),
+        b"naturelm.analysis": analysis_hash.encode(),
+    }

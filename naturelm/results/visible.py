@@ -30,8 +30,9 @@ from naturelm.results.days import (
 from naturelm.results.layout import STAGING, WITHDRAWN, day_file
 from naturelm.results.parquet import read_table
 from naturelm.results.published import PublishedFiles
-from naturelm.results.schemas import ANSWERS, RECORDINGS, TABLES, conformed
+from naturelm.results.schemas import RECORDINGS, conformed
 from naturelm.results.staging import StagedFiles
+from naturelm.results.table_sets import WORDS, TableSet
 from naturelm.segments import Day
 from naturelm.storage import Location, write_whole
 
@@ -95,13 +96,13 @@ def listed_segments(published: Iterable[PublishedRecording]) -> Segments:
 
 
 def committed(
-    directory: Location, without: Collection[Location] = ()
+    directory: Location, without: Collection[Location] = (), tables: TableSet = WORDS
 ) -> tuple[list[PublishedRecording], set[str]]:
     """The published recordings except those of the files `without`, and the ids of the staged segments that count."""
-    staged = StagedFiles(directory).ids()
-    withdrawn = read_withdrawn(directory)
+    staged = StagedFiles(directory, tables).ids()
+    withdrawn = read_withdrawn(tables.home(directory))
     published = []
-    for recording in PublishedFiles(directory).recordings(without):
+    for recording in PublishedFiles(directory, tables).recordings(without):
         firsts = withdrawn.get(recording.day, {}).get(recording.recording_id, ())
         if firsts is None:
             continue
@@ -144,7 +145,7 @@ class Visible:
     segment_windows: int = 1
 
 
-def read_visible(directory: Location) -> Visible:
+def read_visible(directory: Location, tables: TableSet = WORDS) -> Visible:
     """Look up what counts now.
 
     Raises
@@ -154,15 +155,15 @@ def read_visible(directory: Location) -> Visible:
     NaturelmError
         The settings are needed, and damaged; or a published day lacks a file.
     """
-    staged_files, published_files = StagedFiles(directory), PublishedFiles(directory)
+    staged_files, published_files = StagedFiles(directory, tables), PublishedFiles(directory, tables)
     # Staged before published: a day that is published in between is then found twice, and not missed.
     staged = sorted(staged_files.ids())
-    withdrawn = read_withdrawn(directory)
+    withdrawn = read_withdrawn(tables.home(directory))
     found = published_files.listed()
     if not staged:
-        _check_listed(directory, found)
+        _check_listed(directory, found, tables)
     files = published_files.files(found)
-    _check_complete(files, published_files)
+    _check_complete(files, published_files, tables)
     if not staged and not withdrawn:
         return Visible(files)
     rows = _staged_rows(staged_files, staged)
@@ -179,13 +180,13 @@ def read_visible(directory: Location) -> Visible:
         if firsts is not None
     }
     changed = sorted(waiting.keys() | going.keys())
-    analysis = read_analysis(directory)
+    analysis = read_analysis(tables.home(directory))
     return Visible(
         files,
         pending,
         {
             table: [staged_files.path(table, segment_id) for segment_id in pending]
-            for table in TABLES
+            for table in tables.schemas
             if table != RECORDINGS
         },
         [row for key in changed if (row := _merged(listed.get(key), waiting.get(key, {}))) is not None],
@@ -205,11 +206,13 @@ def read_visible(directory: Location) -> Visible:
     )
 
 
-def _check_listed(directory: Location, listed: Mapping[str, Mapping[tuple[str, str], Location]]) -> None:
+def _check_listed(
+    directory: Location, listed: Mapping[str, Mapping[tuple[str, str], Location]], tables: TableSet
+) -> None:
     """Check that `recordings` has a file for every day; none is being published that lacks it."""
-    for day in sorted(listed[ANSWERS].keys() - listed[RECORDINGS].keys()):
-        place = directory / RECORDINGS / day_file(*day)
-        if place.exists() or StagedFiles(directory).ids():
+    for day in sorted(listed[tables.commit].keys() - listed[RECORDINGS].keys()):
+        place = tables.place(directory, RECORDINGS) / day_file(*day)
+        if place.exists() or StagedFiles(directory, tables).ids():
             raise FileNotFoundError(f"{place} was published while its files were looked up")
         raise _is_missing(place)
 
@@ -220,9 +223,11 @@ def _is_missing(place: Location) -> NaturelmError:
     )
 
 
-def _check_complete(files: Mapping[str, Mapping[Day, Location]], published: PublishedFiles) -> None:
+def _check_complete(
+    files: Mapping[str, Mapping[Day, Location]], published: PublishedFiles, tables: TableSet
+) -> None:
     """Check that every day that `recordings` list has a file in each table."""
-    for table in TABLES:
+    for table in tables.daily:
         for day in sorted(files[RECORDINGS].keys() - files[table].keys()):
             if published.read(table, day) is not None:
                 raise FileNotFoundError(f"{day} was published while its files were looked up")

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 
 from naturelm.errors import NaturelmError
 from naturelm.results.analysis import check_version
+from naturelm.results.layout import holds_results
 from naturelm.results.schemas import RECORDINGS, TABLES
+from naturelm.results.table_sets import VECTORS, WORDS, TableSet
 from naturelm.results.visible import Visible, read_visible
 from naturelm.segments import Day
 from naturelm.storage import Location, location
@@ -57,7 +59,7 @@ def open_tables(directory: str | Location, *, locked: bool = False) -> duckdb.Du
     Returns
     -------
     duckdb.DuckDBPyConnection
-        With the views `recordings`, `answers`, `detections`, `captions`, `labels`, `events`,
+        With the views `recordings`, `answers`, `detections`, `captions`, `embeddings`, `labels`, `events`,
         `reviews`, `decisions` and `reviewed_labels` and the table function `events_of(gap_s, min_score)`.
         `.sql(query)` gives `.arrow()`, `.df()`, `.pl()` and `.fetchall()`. Times are shown in UTC.
 
@@ -183,7 +185,7 @@ def _open_files(directory: Location, columns: Mapping[str, Sequence[str]]) -> du
         # It would come between the rows on standard output.
         connection.execute("SET enable_progress_bar = false")
         try:
-            _create_tables(connection, read_visible(directory), columns)
+            _create_tables(connection, directory, columns)
         except FileNotFoundError:
             # A day was published, and its staged files removed, while they were looked up.
             continue
@@ -196,59 +198,86 @@ def _open_files(directory: Location, columns: Mapping[str, Sequence[str]]) -> du
 
 
 def _create_tables(
-    connection: duckdb.DuckDBPyConnection, visible: Visible, columns: Mapping[str, Sequence[str]]
+    connection: duckdb.DuckDBPyConnection, directory: Location, columns: Mapping[str, Sequence[str]]
 ) -> None:
-    # Not in the schema `main`: these are for the views alone.
-    connection.execute("CREATE SCHEMA counted")
-    withdrawn = [
-        {"recording_id": key, "station": day.station, "date": day.as_date()} for key, day in visible.withdrawn
-    ]
-    replaced = [{"recording_id": key, "first_window": first} for key, first in visible.replaced]
-    _create_table(connection, "withdrawn", withdrawn, _WITHDRAWN)
-    _create_table(connection, "replaced", replaced, _REPLACED)
-    _create_table(connection, "recordings", visible.recordings, TABLES[RECORDINGS])
+    has_words = holds_results(directory)
     folders: dict[str, dict[str, Content]] = {}
-    views = {}
-    for name, schema in TABLES.items():
-        folders[f"published/{name}"] = {
-            _served_name(day): file for day, file in visible.published[name].items()
-        }
-        folders[f"staged/{name}"] = {file.name: file for file in visible.staged.get(name, ())}
-        lacking = set(schema.names) - set(columns.get(name, ()))
-        sources = [_published(visible, name, bool(lacking))]
-        if name == RECORDINGS:
-            sources.append("counted.recordings")
-        elif folders[f"staged/{name}"]:
-            sources.append(_files(f"staged/{name}", bool(lacking), "hive_partitioning = false"))
-        if lacking or not folders[f"published/{name}"]:
-            # Columns are those of the first file, or of all together.
-            folders[f"published/{name}"][_served_name(Day("", ""))] = _empty_file(schema)
-            folders[f"staged/{name}"]["empty.parquet"] = _empty_file(schema)
-        # Quoted: `window` is a keyword.
-        selected = ", ".join(f'"{column}"' for column in schema.names)
-        views[name] = " UNION ALL ".join(f"SELECT {selected} FROM {source}" for source in sources)
+    views: dict[str, str] = {}
+    # Where there are embeddings only, `recordings` are theirs.
+    home = VECTORS.home(directory)
+    vectors, own_columns = Visible({}), columns
+    if holds_results(home):
+        vectors, own_columns = read_visible(directory, VECTORS), check_version(home)
+    found = _create_views(connection, vectors, VECTORS, "vectors", own_columns, folders)
+    views |= {name: view for name, view in found.items() if name != RECORDINGS or not has_words}
+    words = read_visible(directory, WORDS) if has_words else Visible({})
+    found = _create_views(connection, words, WORDS, "words", columns, folders)
+    views |= {name: view for name, view in found.items() if name != RECORDINGS or has_words}
     connection.register_filesystem(ServedFiles(folders))
     for name, view in views.items():
         connection.execute(f"CREATE VIEW {name} AS {view}")
 
 
-def _published(visible: Visible, name: str, may_lack_columns: bool) -> str:
+def _create_views(
+    connection: duckdb.DuckDBPyConnection,
+    visible: Visible,
+    tables: TableSet,
+    counted: str,
+    columns: Mapping[str, Sequence[str]],
+    folders: dict[str, dict[str, Content]],
+) -> dict[str, str]:
+    """The views of a set of tables, as SQL; adds the files that they read to `folders`.
+
+    What they need beside these is in the schema `counted`, not in `main`: it is for the views alone.
+    """
+    connection.execute(f"CREATE SCHEMA {counted}")
+    withdrawn = [
+        {"recording_id": key, "station": day.station, "date": day.as_date()} for key, day in visible.withdrawn
+    ]
+    replaced = [{"recording_id": key, "first_window": first} for key, first in visible.replaced]
+    _create_table(connection, f"{counted}.withdrawn", withdrawn, _WITHDRAWN)
+    _create_table(connection, f"{counted}.replaced", replaced, _REPLACED)
+    _create_table(connection, f"{counted}.recordings", visible.recordings, TABLES[RECORDINGS])
+    views = {}
+    for name, schema in tables.schemas.items():
+        published, staged = f"published/{counted}/{name}", f"staged/{counted}/{name}"
+        folders[published] = {
+            _served_name(day): file for day, file in visible.published.get(name, {}).items()
+        }
+        folders[staged] = {file.name: file for file in visible.staged.get(name, ())}
+        lacking = set(schema.names) - set(columns.get(name, ()))
+        sources = [_published(visible, name, published, counted, bool(lacking))]
+        if name == RECORDINGS:
+            sources.append(f"{counted}.recordings")
+        elif folders[staged]:
+            sources.append(_files(staged, bool(lacking), "hive_partitioning = false"))
+        if lacking or not folders[published]:
+            # Columns are those of the first file, or of all together.
+            folders[published][_served_name(Day("", ""))] = _empty_file(schema)
+            folders[staged]["empty.parquet"] = _empty_file(schema)
+        # Quoted: `window` is a keyword.
+        selected = ", ".join(f'"{column}"' for column in schema.names)
+        views[name] = " UNION ALL ".join(f"SELECT {selected} FROM {source}" for source in sources)
+    return views
+
+
+def _published(visible: Visible, name: str, folder: str, counted: str, may_lack_columns: bool) -> str:
     """A FROM clause for a table's published rows that count."""
     # Types are stated, not guessed: station "001" is text.
     options = "hive_partitioning = true, hive_types = {'station': VARCHAR, 'date': DATE}"
-    source = f"{_files(f'published/{name}', may_lack_columns, options)} AS published"
+    source = f"{_files(folder, may_lack_columns, options)} AS published"
     conditions = []
     if visible.withdrawn:
         conditions.append(
-            """NOT EXISTS (FROM counted.withdrawn WHERE withdrawn.recording_id = published.recording_id
+            f"""NOT EXISTS (FROM {counted}.withdrawn WHERE withdrawn.recording_id = published.recording_id
             AND withdrawn.station = published.station AND withdrawn.date IS NOT DISTINCT FROM published.date)"""
         )
     if visible.replaced and name == RECORDINGS:
-        conditions.append("recording_id NOT IN (SELECT recording_id FROM counted.replaced)")
+        conditions.append(f"recording_id NOT IN (SELECT recording_id FROM {counted}.replaced)")
     elif visible.replaced:
         size = visible.segment_windows
         conditions.append(
-            f"""NOT EXISTS (FROM counted.replaced WHERE replaced.recording_id = published.recording_id
+            f"""NOT EXISTS (FROM {counted}.replaced WHERE replaced.recording_id = published.recording_id
             AND replaced.first_window = CAST(round(start_s / {visible.hop_s!r}) AS BIGINT) // {size} * {size})"""
         )
     return source + (f" WHERE {' AND '.join(conditions)}" if conditions else "")
@@ -278,5 +307,5 @@ def _create_table(
     connection: duckdb.DuckDBPyConnection, name: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema
 ) -> None:
     connection.register("rows_of_python", pa.Table.from_pylist([dict(row) for row in rows], schema=schema))
-    connection.execute(f"CREATE TABLE counted.{name} AS FROM rows_of_python")
+    connection.execute(f"CREATE TABLE {name} AS FROM rows_of_python")
     connection.unregister("rows_of_python")

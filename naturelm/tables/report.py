@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from naturelm import __version__
 from naturelm.errors import NaturelmError
 from naturelm.results.analysis import read_settings_text
+from naturelm.results.layout import analysis_home
+from naturelm.results.table_sets import tables_in
 from naturelm.results.visible import read_visible
 from naturelm.tables.activity import create_station_hours, hours_of_day, station_activity
 from naturelm.tables.clips import best_detections
@@ -75,7 +77,7 @@ def render_report(directory: Path, clips_per_label: int = 3, archive: Path | Non
             made=dt.datetime.now(dt.UTC),
             totals=_totals(tables),
             roots=archive_roots(directory),
-            staged=len(read_visible(directory).pending),
+            staged=len(read_visible(directory, tables_in(directory)).pending),
             statuses=tables.execute(
                 "SELECT status, count(*), sum(duration_s) FROM recordings GROUP BY status ORDER BY 2 DESC, 1"
             ).fetchall(),
@@ -216,7 +218,7 @@ def _clips(
 
 
 def _settings(directory: Path) -> str:
-    text = read_settings_text(directory)
+    text = read_settings_text(analysis_home(directory))
     cut = text[:MAX_SETTINGS_CHARACTERS]
     return cut if cut == text else cut + "\n… (cut)"
 

@@ -12,7 +12,7 @@ import naturelm
 from docs import hooks
 from naturelm.cli import main
 from naturelm.config.archive import ArchiveConfig
-from naturelm.results.schemas import REVIEWS_SCHEMA, TABLES
+from naturelm.results.schemas import REVIEWS_SCHEMA, TABLES, VECTOR_TABLES
 from naturelm.training.settings import TrainConfig
 
 
@@ -83,7 +83,7 @@ def test_every_setting_is_there_with_its_meaning(
 
 def test_every_table_and_column_is_there_once(pages: dict[str, str]) -> None:
     found = sections(pages["reference/tables.md"])
-    for table, schema in {**TABLES, "reviews": REVIEWS_SCHEMA}.items():
+    for table, schema in {**TABLES, **VECTOR_TABLES, "reviews": REVIEWS_SCHEMA}.items():
         listed = re.findall(r"^`(\w+)` \([^)]+\)\n:   \S", found[table], flags=re.MULTILINE)
         assert len(listed) == len(set(listed)), table
         assert set(schema.names) <= set(listed), table
