@@ -16,15 +16,15 @@ from naturelm.results.parquet import REMEDY
 
 # A file of the tables as DuckDB knows it (see `naturelm.tables.query`).
 _SERVED = re.compile(
-    r"results://(?:published/(?P<table>\w+)/station=(?P<station>[^/]*)/date=(?P<date>[^/]+)/rows|"
-    r"staged/(?P<staged>\w+)/(?P<segment>[\w-]+))\.parquet"
+    r"results://(?:published/(?P<table>[\w/]+)/station=(?P<station>[^/]*)/date=(?P<date>[^/]+)/rows|"
+    r"staged/(?P<home>\w+/)?(?P<staged>\w+)/(?P<segment>[\w-]+))\.parquet"
 )
 
 
 def _name_of(served: re.Match[str]) -> str:
     """The path of a file below the output directory."""
     if served["staged"]:
-        return f"{STAGING}/{served['staged']}/{served['segment']}.parquet"
+        return f"{served['home'] or ''}{STAGING}/{served['staged']}/{served['segment']}.parquet"
     date = served["date"] if served["date"][0].isdigit() else ""
     return f"{served['table']}/{day_file(folder_name(unquote(served['station'])), date)}"
 

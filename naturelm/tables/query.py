@@ -240,7 +240,9 @@ def _create_views(
     _create_table(connection, f"{counted}.recordings", visible.recordings, TABLES[RECORDINGS])
     views = {}
     for name, schema in tables.schemas.items():
-        published, staged = f"published/{counted}/{name}", f"staged/{counted}/{name}"
+        folder = f"{tables.folder}/" if tables.folder else ""
+        published = f"published/{folder if name == RECORDINGS else ''}{name}"
+        staged = f"staged/{folder}{name}"
         folders[published] = {
             _served_name(day): file for day, file in visible.published.get(name, {}).items()
         }
