@@ -410,7 +410,7 @@ class Engine:
         windows = len(waveforms_BS)
         waveforms_BS = F.pad(waveforms_BS, (0, 0, 0, _GPU_ENCODE_AT_ONCE - windows))
         audio = self._encode_part(waveforms_BS).first(windows)
-        return audio._replace(tokens_BAD=audio.tokens_BAD.to(self._decoder.dtype))
+        return _Encoded(audio.tokens_BAD.to(self._decoder.dtype), audio.vectors_BE)
 
     @torch.inference_mode()
     def _encode_part(self, waveforms_BS: Tensor) -> _Encoded:
