@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ from itertools import chain
 from naturelm.archive.attempts import MakeAsk
 from naturelm.archive.figures import Counts
 from naturelm.archive.harvests import open_outputs, wanted_sets
+from naturelm.archive.pace import Pace, begins_here, worth_starting_ray
 from naturelm.archive.plan import check_limits
 from naturelm.archive.progress import Progress
 from naturelm.archive.scan import Changes, scan_archive, settle
@@ -202,14 +204,21 @@ def _results(
 ) -> Iterator[AnsweredSegment]:
     if not reads:
         return
-    if config.job.workers == 0:
+    left: Sequence[Read] = reads
+    if begins_here(config.job):
         from naturelm.archive.backends.local import answer_here
 
-        yield from answer_here(reads, config, stop, make_ask)
-    else:
-        from naturelm.archive.backends.ray import answer_on_ray
+        pace = Pace(reads, math.inf if config.job.workers == 0 else worth_starting_ray())
+        for answered in answer_here(reads, config, stop, make_ask, pace.is_too_slow):
+            pace.saw(answered)
+            yield answered
+        left = pace.left
+        if not pace.reason or not left:
+            return
+        progress.say(pace.reason)
+    from naturelm.archive.backends.ray import answer_on_ray
 
-        yield from answer_on_ray(reads, config, progress, stop, make_ask)
+    yield from answer_on_ray(left, config, progress, stop, make_ask)
 
 
 def _unless_all_crash(results: Iterable[AnsweredSegment]) -> Iterator[AnsweredSegment]:

@@ -152,7 +152,8 @@ _OPTIONS = [
         "--workers",
         type=int,
         metavar="N",
-        help="Model actors; 0: run in this process, without Ray.  [default: one per GPU, or by CPU cores]",
+        help="Model actors on Ray; 0: run in this process, without Ray.  [default: begin in this process, and continue "
+        "on Ray, with one per GPU or CPU core, if that ends sooner]",
     ),
     click.option(
         "--max-workers",

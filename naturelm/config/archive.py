@@ -254,8 +254,8 @@ class JobSettings(Section):
     Attributes
     ----------
     workers : int, optional
-        Model workers; 0 runs everything in this process, without Ray. By default one for each GPU, or one for each
-        CPU core where there is no GPU.
+        Model workers on Ray; 0 runs everything in this process, without Ray. By default this process begins, and Ray
+        continues with one worker for each GPU, or for each CPU core where there is no GPU, if that ends sooner.
     max_workers : int, optional
         As nodes join the cluster, more workers are started, up to this number.
     gpus_per_worker : float, optional

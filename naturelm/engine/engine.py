@@ -44,8 +44,8 @@ _LOG = logging.getLogger(__name__)
 
 # Windows heard at once on a CPU: beyond, nothing is gained (docs/benchmarks), and caches are lost.
 CPU_BATCH_SIZE = 32
-# Windows encoded at once on a CPU: attention weights of more leave the cache.
-_CPU_ENCODE_AT_ONCE = 16
+# Windows encoded at once on a CPU, times the encoder's width: activations of more leave the cache and fill the memory.
+_CPU_ENCODE_AT_ONCE = 16 * 192
 # Most windows heard at once on a GPU. Decoding is bound by arithmetic from some 190 rows on.
 GPU_BATCH_SIZE = 256
 # What making the decoder takes beside the model's weights: merged matrices, and what joins them.
@@ -395,7 +395,13 @@ class Engine:
     def _encode(self, waveforms_BS: Tensor) -> _Encoded:
         if self._encode_stream is None:
             # Every thread has a part; a single window has all threads.
-            at_once = max(1, min(_CPU_ENCODE_AT_ONCE, -(-len(waveforms_BS) // torch.get_num_threads())))
+            at_once = max(
+                1,
+                min(
+                    _CPU_ENCODE_AT_ONCE // self.model.feature_width,
+                    -(-len(waveforms_BS) // torch.get_num_threads()),
+                ),
+            )
             parts = waveforms_BS.split(at_once)
             if len(parts) == 1:
                 return self._encode_part(waveforms_BS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import signal
@@ -15,8 +16,12 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
+from naturelm.archive import job, pace
 from naturelm.archive.backends import local
+from naturelm.archive.job import process_archive
+from naturelm.archive.progress import Progress
 from naturelm.config.archive import ArchiveConfig
 from naturelm.config.loading import load_archive_config
 from naturelm.errors import NaturelmError
@@ -99,6 +104,28 @@ def test_interrupted_run_goes_on_where_it_stopped(night, undisturbed, tmp_path, 
     assert len(set(answered)) == len(answered)
     assert published(tmp_path) == published(undisturbed)
     assert staged(tmp_path) == []
+
+
+def test_a_small_archive_without_a_word_about_workers_starts_no_ray(
+    night: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("naturelm.ray_cluster.connected_ray", None)
+    counts = run([night], tmp_path, load_archive_config(None, SETTINGS | {"job": {"segment_minutes": 0.5}}))
+    assert counts.segments > 0
+
+
+@pytest.mark.slow
+def test_what_this_process_leaves_ray_answers_and_the_tables_are_the_same(
+    night: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "worth_starting_ray", lambda: 0.0)
+    monkeypatch.setattr(pace, "_LEAST_WINDOWS", 1)
+    monkeypatch.setattr("naturelm.archive.backends.local._WINDOWS_PER_CALL", 1)
+    shown = io.StringIO()
+    config = load_archive_config(None, SETTINGS | {"job": {"segment_minutes": 0.5}})
+    process_archive([night], tmp_path, config, Progress(Console(file=shown, width=200)))
+    assert "continuing with workers on Ray (--workers 0 stays in this process)" in shown.getvalue()
+    assert published(tmp_path) == published(undisturbed)
 
 
 @pytest.mark.slow

@@ -23,8 +23,7 @@ _GPU_MULTIPLE = 8
 
 def int8_rows(x_NI: Tensor) -> tuple[Tensor, Tensor]:
     """int8 numbers ``[N, I]`` and float32 scales ``[N, 1]`` whose product is the rows, to half a scale."""
-    x_NI = x_NI.float()
-    largest_N1 = x_NI.abs().amax(dim=-1, keepdim=True)
+    largest_N1 = x_NI.abs().amax(dim=-1, keepdim=True).float()
     scale_N1 = torch.where(largest_N1 > 0, largest_N1 / LARGEST, 1.0)
     return (x_NI / scale_N1).round().to(torch.int8), scale_N1
 
@@ -52,7 +51,8 @@ def multiply_int8(
 
 
 def _multiply_packed(x_NI: Tensor, packed_OI: Tensor, scales_O: Tensor, dtype: torch.dtype) -> Tensor:
-    rows = (x_NI.to(torch.int16) + _ZERO).to(torch.uint8)
+    # Flipping the highest bit adds 128.
+    rows = x_NI.view(torch.uint8) ^ _ZERO
     zeros_O = torch.zeros(len(scales_O), dtype=torch.int32)
     return torch.ops.onednn.qlinear_pointwise(
         rows, 1.0, _ZERO, packed_OI, scales_O, zeros_O, None, 1.0, 0, dtype, "none", [], ""
