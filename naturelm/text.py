@@ -13,7 +13,10 @@ from collections.abc import Iterable
 
 # A spreadsheet takes a cell that starts so for a formula; the wide forms are read alike in some locales.
 _TRIGGERS = "=+\\-@\t\r\n＝＋－＠"
-_GUARDED = re.compile(rf"'*[{_TRIGGERS}]")
+# Some readers drop these before they look at a cell: blanks, soft hyphens, zero-width and direction marks, and
+# byte-order marks.
+_DROPPED = r"\s\x00-\x1f\x7f-\xa0\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff"
+_GUARDED = re.compile(rf"'*[{_DROPPED}]*[{_TRIGGERS}]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -94,6 +97,16 @@ def guard(text: str | None) -> str:
     if not text:
         return ""
     return f"'{text}" if _GUARDED.match(text) else text
+
+
+def guard_path(path: str) -> str:
+    """Make a path no formula where its reader is no spreadsheet: `./` before it names the same file."""
+    return f"./{path}" if _GUARDED.match(path) else path
+
+
+def unguard_path(path: str) -> str:
+    """What `guard_path` was given."""
+    return path[2:] if path.startswith("./") and _GUARDED.match(path[2:]) else path
 
 
 def unguard(text: str) -> str:

@@ -11,11 +11,11 @@ from naturelm.errors import NaturelmError
 from naturelm.results.analysis import read_analysis
 from naturelm.tables.duckdb_errors import told
 from naturelm.tables.export import FORMATS, get_format
-from naturelm.tables.export.source import ExportSource
+from naturelm.tables.export.source import ExportSource, roots_of_recordings
 from naturelm.tables.interrupt import interruptible
 from naturelm.tables.query import open_tables
 from naturelm.tables.spellings import check_labels, check_query_ids, scientific_queries
-from naturelm.text import printable
+from naturelm.text import counted, printable
 
 
 @click.command(epilog="\b\n" + "\n".join(f"{name:16}{get_format(name).SUMMARY}" for name in FORMATS))
@@ -49,7 +49,8 @@ def export(
 ) -> None:
     """Write the detections in DIRECTORY for other tools.
 
-    Text that a spreadsheet would take for a formula gets a leading apostrophe. Labels are written in their most
+    Text that a spreadsheet would take for a formula gets a leading apostrophe. Paths begin with the archive's root if
+    the tables hold recordings of several. Labels are written in their most
     frequent spelling; --min-score applies to each detection before events are merged.
     """
     module = get_format(form)
@@ -65,13 +66,14 @@ def export(
             query_ids,
             events,
             archive.absolute().as_posix() if archive else "",
+            roots_of_recordings(connection, directory),
         )
         try:
             with told():
                 saved = module.save(source, out)
         except OSError as error:
             raise NaturelmError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
-    what = "events" if events else "detections"
-    click.echo(f"{saved.detections:,} {what} of {saved.recordings:,} recordings in {out}")
+    what = counted(saved.detections, "event" if events else "detection")
+    click.echo(f"{what} of {counted(saved.recordings, 'recording')} in {out}")
     for note in saved.notes:
         click.echo(printable(note), err=True)

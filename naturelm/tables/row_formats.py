@@ -194,7 +194,7 @@ def check_folder(out: Path, folder: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def whole_file(path: Path, mode: str = "w", excel: bool = False) -> Iterator[IO[Any]]:
     """Open a file for writing that appears under its name only when it is complete.
 
     Parameters
@@ -203,12 +203,14 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         Its directory is made where it is missing. A symbolic link is replaced itself, not what it leads to.
     mode : {"w", "wb"}
         Text is UTF-8.
+    excel : bool
+        Begin text with a byte-order mark, without which spreadsheets take UTF-8 for another encoding.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
     options: dict[str, Any] = {}
     if "b" not in mode:
-        options = {"encoding": "utf-8", "newline": "", "errors": "backslashreplace"}
+        options = {"encoding": "utf-8-sig" if excel else "utf-8", "newline": "", "errors": "backslashreplace"}
     temporary.unlink(missing_ok=True)
     _unfinished.add(temporary)
     try:

@@ -49,6 +49,11 @@ HOSTILE = [
     "Robin (0.9)",
     "％１＝＋",
     "＝wide",
+    " =blank",
+    "\u200b=zero width",
+    "\ufeff=byte-order mark",
+    "\u00ad\u2060-soft",
+    "' =already",
     "x" * 10_000,
 ]
 MULTILINE = ["a\nb", "a\r\n=b", "tab\there", "\t=x", "\r=y", "c\rd", "null\x00byte", "line\u2028sep"]
@@ -147,11 +152,11 @@ def test_hostile_labels_come_back_and_calculate_nothing(tmp_path, form, labels):
 
 def assert_calculates_nothing(path, delimiter):
     """As a spreadsheet reads it: no cell of text starts like a formula."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         for cells in csv.reader(file, delimiter=delimiter):
             for cell in cells:
                 is_number = re.fullmatch(r"-?\d+(\.\d+)?(e-\d+)?", cell)
-                assert is_number or not re.match(r"[=+\-@\t\r＝＋－＠]", cell), cell[:50]
+                assert is_number or not re.match(r"[\s\u200b\ufeff]*[=+\-@\t\r＝＋－＠]", cell), cell[:50]
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -343,13 +348,13 @@ def test_audacity_labels_are_read_by_crowsetta(night, tmp_path):
 
 
 def table(path):
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def test_kaleidoscope_rows(night, tmp_path):
     export(night, "kaleidoscope", tmp_path / "id.csv", "--archive", "/data")
-    assert (tmp_path / "id.csv").read_text().splitlines()[0] == (
+    assert (tmp_path / "id.csv").read_text("utf-8-sig").splitlines()[0] == (
         "INDIR,FOLDER,IN FILE,CHANNEL,OFFSET,DURATION,DATE,TIME,HOUR,AUTO ID*,TOP1DIST,TOP1MATCH,MANUAL ID*"
     )
     second = table(tmp_path / "id.csv")[1]
@@ -363,7 +368,7 @@ def test_kaleidoscope_rows(night, tmp_path):
 def test_birdnet_headers_are_those_of_the_analyzer(night, tmp_path):
     header = "Start (s),End (s),Scientific name,Common name,Confidence,File"
     export(night, "birdnet-csv", tmp_path / "a.csv")
-    lines = (tmp_path / "a.csv").read_text().splitlines()
+    lines = (tmp_path / "a.csv").read_text("utf-8-sig").splitlines()
     assert lines[:2] == [header, "0.0,10.0,,Robin,0.9,A/1.wav"]
     assert lines[-1] == "20.0,25.0,Strix aluco,,0.75,B/4.flac"
     export(night, "birdnet-parquet", tmp_path / "a.parquet")
@@ -501,10 +506,112 @@ def test_camtrap_tells_what_the_standard_requires_and_nobody_knows(tmp_path):
         main, ["export", str(night), "--format", "camtrap-dp", "--out", str(tmp_path / "x")]
     )
     assert result.exit_code == 0
-    assert "1 of 1 stations (A) have no known position" in result.output
+    assert "1 of 1 deployment without a known position (A)" in result.output
     assert "without a known UTC offset" in result.output
     assert table(tmp_path / "x/observations.csv")[0]["eventStart"] == "2026-05-01T20:00:00"
     assert table(tmp_path / "x/deployments.csv")[0]["timestampIssues"] == "true"
+
+
+def test_a_recorder_that_moved_is_several_deployments(tmp_path):
+    def made(name, day, **facts):
+        return recording(name, EVENING + dt.timedelta(days=day), **facts)
+
+    rows = [
+        made("1.wav", 0, latitude=52.5, longitude=13.25),
+        made("2.wav", 1, latitude=52.5004, longitude=13.2504),  # 50 m: the same place
+        made("3.wav", 2, latitude=52.6, longitude=13.25),
+        made("4.wav", 3, latitude=52.5, longitude=13.25),
+        made("5.wav", 0, station="B", deployment="spring", latitude=1.0, longitude=2.0),
+        made("6.wav", 9, station="B", deployment="autumn", latitude=1.0, longitude=2.0),
+        made("7.wav", 9, station="C"),
+    ]
+    export(write_results(tmp_path / "night", rows), "camtrap-dp", tmp_path / "x")
+    deployments = {row["deploymentID"]: row for row in table(tmp_path / "x/deployments.csv")}
+    assert {name: row["locationName"] for name, row in deployments.items()} == {
+        "A/1": "A", "A/2": "A", "B/spring": "B", "B/autumn": "B", "C": "C",
+    }  # fmt: skip
+    assert [deployments[f"A/{n}"]["latitude"] for n in (1, 2)] == ["52.5", "52.6"]
+    assert deployments["B/spring"]["deploymentEnd"] < deployments["B/autumn"]["deploymentStart"]
+    media = {row["fileName"]: row["deploymentID"] for row in table(tmp_path / "x/media.csv")}
+    assert media == {
+        "1.wav": "A/1", "2.wav": "A/1", "3.wav": "A/2", "4.wav": "A/1",
+        "5.wav": "B/spring", "6.wav": "B/autumn", "7.wav": "C",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "expected"),
+    [
+        ("a.wav", "WAV/PCM_16", "audio/wav"),
+        ("a.wav", "RF64/FLOAT", "audio/wav"),
+        ("a.flac", "FLAC/PCM_24", "audio/flac"),
+        ("a.mp3", "MP3/MPEG_LAYER_III", "audio/mpeg"),
+        ("a.ogg", "OGG/VORBIS", "audio/ogg"),
+        ("a.wac", None, "audio/x-wac"),
+        ("a.m4a", None, "audio/"),
+        ("a", None, "audio/x-unknown"),
+    ],
+)
+def test_media_types_are_media_types(tmp_path, path, form, expected):
+    export(write_results(tmp_path / "night", [recording(path, format=form)]), "camtrap-dp", tmp_path / "x")
+    (row,) = table(tmp_path / "x/media.csv")
+    assert row["fileMediatype"].startswith(expected)
+    assert re.fullmatch(r"audio/[\w.+-]+", row["fileMediatype"])
+
+
+AWKWARD = ["+site/a.wav", "-b.wav", "=c.wav", "@d/e.wav", "./f.wav", "plain.wav"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_paths_that_look_like_formulas_name_their_files(tmp_path, form):
+    found = [recording(path, EVENING + dt.timedelta(minutes=n)) for n, path in enumerate(AWKWARD)]
+    night = write_results(tmp_path / "night", found, [detection(row, 0, "Robin") for row in found])
+    out = target(form, tmp_path)
+    loaded = export(night, form, out)
+    if form in {"raven", "birdnet-csv", "kaleidoscope"}:
+        files = out.rglob("*.txt") if form == "raven" else [out]
+        for path in files:
+            assert "'" not in path.read_text("utf-8-sig")
+            assert_calculates_nothing(path, "\t" if form == "raven" else ",")
+    if form not in {"audacity"}:
+        assert sorted(loaded["path"].to_pylist()) == sorted(AWKWARD)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_two_archives_with_equal_names_are_told_apart(tmp_path, form):
+    from tests.archive.stub_runs import process, record
+
+    for card, seed in (("one/card", 1), ("two/card", 2)):
+        record(tmp_path / card / "A_20240510_053000.wav", seed, seconds=12)
+    process([tmp_path / "one/card", tmp_path / "two/card"], tmp_path / "night")
+    loaded = export(tmp_path / "night", form, target(form, tmp_path))
+    expected = {str(tmp_path / card / "card/A_20240510_053000.wav") for card in ("one", "two")}
+    if form in {"audacity", "camtrap-dp"}:
+        expected = {"card/A_20240510_053000.wav", "card-2/A_20240510_053000.wav"}
+    assert set(loaded["path"].to_pylist()) == expected
+    moved = export(tmp_path / "night", form, target(form, tmp_path, "moved"), "--archive", "/mnt")
+    assert len(set(moved["path"].to_pylist())) == 2
+
+
+@pytest.mark.parametrize("form", ["csv", "kaleidoscope", "birdnet-csv"])
+def test_what_a_spreadsheet_saved_again_is_read(night, tmp_path, form):
+    out = target(form, tmp_path)
+    before = export(night, form, out)
+    assert out.read_bytes().startswith(b"\xef\xbb\xbf")
+    with out.open(encoding="utf-8-sig", newline="") as file:
+        cells = list(csv.reader(file))
+    with out.open("w", encoding="utf-8-sig", newline="") as file:
+        decimals = [[re.sub(r"^(-?\d+)\.(\d+)$", r"\1,\2", cell) for cell in row] for row in cells]
+        csv.writer(file, delimiter=";").writerows(decimals)
+    assert get_format(form).load(out).equals(before)
+
+
+@pytest.mark.parametrize("form", ["csv", "raven"])
+def test_query_ids_calculate_nothing(tmp_path, form):
+    row = recording("a.wav", EVENING)
+    night = write_results(tmp_path / "night", [row], [detection(row, 0, "Robin", query="=1+1")])
+    export(night, form, tmp_path / "out.txt")
+    assert_calculates_nothing(tmp_path / "out.txt", "\t" if form == "raven" else ",")
 
 
 # --- text and order
@@ -513,7 +620,7 @@ def test_camtrap_tells_what_the_standard_requires_and_nobody_knows(tmp_path):
 @given(st.text())
 def test_unguard_is_the_inverse_of_guard(text):
     assert unguard(guard(text)) == text
-    assert not re.match(r"[=+\-@\t\r\n＝＋－＠]", guard(text))
+    assert not re.match(r"[\s\u200b\u2060\ufeff]*[=+\-@\t\r\n＝＋－＠]", guard(text))
 
 
 @given(st.text())

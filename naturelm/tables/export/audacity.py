@@ -18,7 +18,7 @@ _LABEL = re.compile(r"(.*) \((\d(?:\.\d+)?)\)", re.DOTALL)
 
 def save(source: ExportSource, out: Path) -> Saved:
     """Write one label file per recording below `out`; a silent recording's is empty."""
-    saved, names = Saved(), FileNames(out, SUFFIX)
+    saved, names = Saved(), FileNames(source, out, SUFFIX)
     for recording, detections in source.by_recording():
         with whole_file(names.path(recording)) as file:
             file.writelines(_line(found) for found in detections)

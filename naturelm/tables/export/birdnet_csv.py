@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pyarrow as pa
 
-from naturelm.tables.export.source import ExportSource, LoadedRow, Saved, check_file, loaded, number
+from naturelm.tables.export.source import (
+    ExportSource,
+    LoadedRow,
+    Saved,
+    check_file,
+    loaded,
+    number,
+    seconds,
+    sheet_rows,
+)
 from naturelm.tables.row_formats import csv_writer, whole_file
-from naturelm.text import flat, guard, unguard
+from naturelm.text import flat, guard, guard_path, unguard, unguard_path
 
 SUMMARY = "BirdNET-Analyzer CSV"
 HEADER = ["Start (s)", "End (s)", "Scientific name", "Common name", "Confidence", "File"]
@@ -19,11 +27,11 @@ def save(source: ExportSource, out: Path) -> Saved:
     """Write one CSV. Only the name that the query asked for is filled in."""
     check_file(out)
     saved = Saved()
-    with whole_file(out) as file:
+    with whole_file(out, excel=True) as file:
         writer = csv_writer(file)
         writer.writerow(HEADER)
         for recording, detections in source.by_recording():
-            path = guard(flat(source.path(recording)))
+            path = guard_path(flat(source.path(recording)))
             writer.writerows(
                 (
                     found.start_s,
@@ -42,16 +50,15 @@ def save(source: ExportSource, out: Path) -> Saved:
 
 def load(path: Path) -> pa.Table:
     """Read a results CSV."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows: list[LoadedRow] = [
-            (
-                unguard(row["File"]),
-                float(row["Start (s)"]),
-                float(row["End (s)"]),
-                unguard(row["Common name"]),
-                unguard(row["Scientific name"]),
-                number(row["Confidence"]),
-            )
-            for row in csv.DictReader(file)
-        ]
+    rows: list[LoadedRow] = [
+        (
+            unguard_path(row["File"]),
+            seconds(row["Start (s)"]),
+            seconds(row["End (s)"]),
+            unguard(row["Common name"]),
+            unguard(row["Scientific name"]),
+            number(row["Confidence"]),
+        )
+        for row in sheet_rows(path, HEADER)
+    ]
     return loaded(rows)

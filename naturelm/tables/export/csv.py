@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pyarrow as pa
 
-from naturelm.tables.export.source import ExportSource, LoadedRow, Saved, check_file, loaded, number
+from naturelm.tables.export.source import (
+    ExportSource,
+    LoadedRow,
+    Saved,
+    check_file,
+    loaded,
+    number,
+    seconds,
+    sheet_rows,
+)
 from naturelm.tables.row_formats import csv_writer, whole_file
 from naturelm.text import guard, unguard
 
@@ -36,7 +44,7 @@ def save(source: ExportSource, out: Path) -> Saved:
     """Write one CSV."""
     check_file(out)
     saved = Saved()
-    with whole_file(out) as file:
+    with whole_file(out, excel=True) as file:
         writer = csv_writer(file)
         writer.writerow(HEADER)
         for recording, detections in source.by_recording():
@@ -55,7 +63,7 @@ def save(source: ExportSource, out: Path) -> Saved:
                     recording.local_at(found.start_s),
                     recording.time_at(found.start_s),
                     *position,
-                    found.query,
+                    guard(found.query),
                     guard(found.common_name),
                     guard(found.scientific_name),
                     found.score,
@@ -71,16 +79,15 @@ def save(source: ExportSource, out: Path) -> Saved:
 
 def load(path: Path) -> pa.Table:
     """Read a CSV written by `save`."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows: list[LoadedRow] = [
-            (
-                unguard(row["path"]),
-                float(row["start_s"]),
-                float(row["end_s"]),
-                unguard(row["common_name"]),
-                unguard(row["scientific_name"]),
-                number(row["score"]),
-            )
-            for row in csv.DictReader(file)
-        ]
+    rows: list[LoadedRow] = [
+        (
+            unguard(row["path"]),
+            seconds(row["start_s"]),
+            seconds(row["end_s"]),
+            unguard(row["common_name"]),
+            unguard(row["scientific_name"]),
+            number(row["score"]),
+        )
+        for row in sheet_rows(path, HEADER)
+    ]
     return loaded(rows)

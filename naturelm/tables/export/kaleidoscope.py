@@ -5,14 +5,22 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pyarrow as pa
 
-from naturelm.tables.export.source import ExportSource, LoadedRow, Saved, check_file, loaded, number
+from naturelm.tables.export.source import (
+    ExportSource,
+    LoadedRow,
+    Saved,
+    check_file,
+    loaded,
+    number,
+    seconds,
+    sheet_rows,
+)
 from naturelm.tables.row_formats import csv_writer, whole_file
-from naturelm.text import flat, guard, unguard
+from naturelm.text import flat, guard, guard_path, unguard, unguard_path
 
 SUMMARY = "Kaleidoscope CSV"
 HEADER = [
@@ -36,13 +44,13 @@ def save(source: ExportSource, out: Path) -> Saved:
     """Write one CSV; dates and times are the recorder's clock at the detection."""
     check_file(out)
     saved = Saved()
-    with whole_file(out) as file:
+    with whole_file(out, excel=True) as file:
         writer = csv_writer(file)
         writer.writerow(HEADER)
         for recording, detections in source.by_recording():
-            path = PurePosixPath(recording.path)
-            folder = "" if path.parent == PurePosixPath(".") else str(path.parent)
-            where = [guard(flat(text)) for text in (source.archive, folder, path.name)]
+            root, path = source.place(recording)
+            folder, _, name = path.rpartition("/")
+            where = [guard_path(flat(text)) for text in (root, folder, name)]
             for found in detections:
                 local = recording.local_at(found.start_s)
                 time = (
@@ -62,18 +70,17 @@ def save(source: ExportSource, out: Path) -> Saved:
 def load(path: Path) -> pa.Table:
     """Read a table of identifications; labels come back as common names."""
     rows: list[LoadedRow] = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for row in csv.DictReader(file):
-            start_s = float(row["OFFSET"])
-            distance = number(row["TOP1DIST"])
-            rows.append(
-                (
-                    "/".join(part for cell in ("INDIR", "FOLDER", "IN FILE") if (part := unguard(row[cell]))),
-                    start_s,
-                    round(start_s + float(row["DURATION"]), 6),
-                    unguard(row["AUTO ID*"]),
-                    None,
-                    None if distance is None else round(1 - distance, 4),
-                )
+    for row in sheet_rows(path, HEADER):
+        start_s, distance = seconds(row["OFFSET"]), number(row["TOP1DIST"])
+        parts = [unguard_path(row[column]) for column in ("INDIR", "FOLDER", "IN FILE")]
+        rows.append(
+            (
+                "/".join(part for part in parts if part),
+                start_s,
+                round(start_s + seconds(row["DURATION"]), 6),
+                unguard(row["AUTO ID*"]),
+                None,
+                None if distance is None else round(1 - distance, 4),
             )
+        )
     return loaded(rows)

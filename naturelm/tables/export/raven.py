@@ -25,7 +25,7 @@ from naturelm.tables.export.source import (
     number,
 )
 from naturelm.tables.row_formats import csv_writer, whole_file
-from naturelm.text import flat, guard, unguard
+from naturelm.text import flat, guard, guard_path, unguard, unguard_path
 
 SUMMARY = "Raven selection tables: one per recording, or all in one where --out ends in .txt"
 HEADER = [
@@ -53,7 +53,7 @@ def save(source: ExportSource, out: Path) -> Saved:
     """Write one table to `out` where it ends in `.txt`, otherwise one per recording below it."""
     if out.suffix.lower() == ".txt":
         return _save_combined(source, out)
-    saved, names = Saved(), FileNames(out, SUFFIX)
+    saved, names = Saved(), FileNames(source, out, SUFFIX)
     for recording, detections in source.by_recording():
         with whole_file(names.path(recording)) as file:
             writer = csv_writer(file, delimiter="\t")
@@ -85,7 +85,7 @@ def _save_combined(source: ExportSource, out: Path) -> Saved:
 def _rows(
     path: str, recording: ExportedRecording, detections: list[Detection], first: int, offset_s: float
 ) -> list[tuple[Any, ...]]:
-    path = guard(flat(path))
+    path = guard_path(flat(path))
     high_hz = recording.high_hz
     return [
         (
@@ -101,7 +101,7 @@ def _rows(
             guard(flat(found.common_name)),
             guard(flat(found.scientific_name)),
             found.score,
-            found.query,
+            guard(flat(found.query)),
             guard(flat(found.text)),
         )
         for selection, found in enumerate(detections, first)
@@ -112,13 +112,13 @@ def load(path: Path) -> pa.Table:
     """Read a selection table, or all below a directory."""
     rows: list[LoadedRow] = []
     for file_path in sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path]:
-        with file_path.open(encoding="utf-8", newline="") as file:
+        with file_path.open(encoding="utf-8-sig", newline="") as file:
             for row in csv.DictReader(file, delimiter="\t"):
                 start_s = float(row["File Offset (s)"])
                 length_s = float(row["End Time (s)"]) - float(row["Begin Time (s)"])
                 rows.append(
                     (
-                        unguard(row["Begin Path"]),
+                        unguard_path(row["Begin Path"]),
                         start_s,
                         round(start_s + length_s, _DECIMALS),
                         unguard(row["Common Name"]),

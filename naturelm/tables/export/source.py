@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby, pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from naturelm.errors import NaturelmError
+from naturelm.results.scans import Manifests
 from naturelm.tables.events import GAP_S
 from naturelm.tables.spellings import label_key
 from naturelm.text import file_name
@@ -54,6 +57,7 @@ class ExportedRecording(NamedTuple):
     sample_rate_hz: int | None
     format: str | None
     status: str
+    deployment: str | None = None
 
     @property
     def sound_s(self) -> float:
@@ -109,6 +113,9 @@ class ExportSource:
         Neighbouring detections merged, within a recording.
     archive : str
         Folder that paths in the export start with; "" leaves them relative, as in the tables.
+    roots : mapping of str to str
+        Archive roots by recording id, where the tables hold recordings of several: paths then begin with the root, or
+        below `archive` with its name, because two cards may hold the same names.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -118,10 +125,34 @@ class ExportSource:
     queries: tuple[str, ...] = ()
     events: bool = False
     archive: str = ""
+    roots: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, recording: ExportedRecording) -> tuple[str, str]:
+        """A folder, or "", and the path below it where the recording lies, for the tool that reads the export."""
+        if self.archive:
+            return self.archive, self.inner_path(recording)
+        return self.roots.get(recording.recording_id, ""), recording.path
 
     def path(self, recording: ExportedRecording) -> str:
-        """Where the recording lies, for the tool that reads the export."""
-        return str(PurePosixPath(self.archive) / recording.path) if self.archive else recording.path
+        """The same as one path."""
+        folder, path = self.place(recording)
+        return f"{folder.rstrip('/')}/{path}" if folder else path
+
+    def inner_path(self, recording: ExportedRecording) -> str:
+        """A relative path that no recording of another root has."""
+        root = self.roots.get(recording.recording_id)
+        return recording.path if root is None else f"{self._root_names[root]}/{recording.path}"
+
+    @cached_property
+    def _root_names(self) -> dict[str, str]:
+        names: dict[str, str] = {}
+        for root in sorted(set(self.roots.values())):
+            base = name = root.rstrip("/").rpartition("/")[2] or "root"
+            number = 2
+            while name.lower() in {other.lower() for other in names.values()}:
+                name, number = f"{base}-{number}", number + 1
+            names[root] = name
+        return names
 
     def by_recording(self) -> Iterator[tuple[ExportedRecording, list[Detection]]]:
         """Every recording, silent ones included, by station and time, with its detections in time."""
@@ -133,7 +164,7 @@ class ExportSource:
                     ORDER BY station NULLS LAST, start_local NULLS LAST, path, recording_id
                 ) AS position,
                 recording_id, path, station, date, start_local, start_time, latitude, longitude,
-                duration_s, decoded_s, sample_rate_hz, format, status
+                duration_s, decoded_s, sample_rate_hz, format, status, deployment
             FROM recordings
             """
         )
@@ -181,6 +212,13 @@ class ExportSource:
         ).to_arrow_reader(_BATCH_ROWS)
 
 
+def roots_of_recordings(connection: duckdb.DuckDBPyConnection, directory: Path) -> dict[str, str]:
+    """Archive roots by recording id, where the tables hold recordings of several; nothing where of one."""
+    ids = connection.sql("SELECT DISTINCT recording_id FROM recordings").fetchall()
+    roots = {key: seen.root for key, seen in Manifests(directory).last_seen({key for (key,) in ids}).items()}
+    return roots if len(set(roots.values())) > 1 else {}
+
+
 def _runs(reader: pa.RecordBatchReader) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
     """Rows in runs of one recording; a recording's may be cut in two where a batch ends."""
     for batch in reader:
@@ -216,19 +254,20 @@ class Load(Protocol):
 class FileNames:
     """Names for one file per recording: its path in the archive, made safe, with a suffix; none twice."""
 
-    def __init__(self, out: Path, suffix: str) -> None:
+    def __init__(self, source: ExportSource, out: Path, suffix: str) -> None:
         if out.exists() and not out.is_dir():
             raise NaturelmError(
                 f"{out}: is a file, and one file per recording is written; give --out a directory"
             )
         out.mkdir(parents=True, exist_ok=True)
+        self.source = source
         self.out = out
         self.suffix = suffix
         self._taken: set[str] = set()
 
     def path(self, recording: ExportedRecording) -> Path:
         *folders, file = [
-            part for part in PurePosixPath(recording.path).parts if part not in ("/", "..")
+            part for part in PurePosixPath(self.source.inner_path(recording)).parts if part not in ("/", "..")
         ] or [""]
         stem, _, kind = file.rpartition(".")
         names = [*folders, stem] if stem else [*folders, kind]
@@ -258,5 +297,31 @@ def loaded(rows: Iterable[LoadedRow]) -> pa.Table:
 
 
 def number(text: str | None) -> float | None:
-    """A cell as a number; None where it is empty."""
-    return float(text) if text else None
+    """A cell as a number, with a decimal point or a comma; None where it is empty."""
+    return float(text.replace(",", ".")) if text else None
+
+
+def seconds(text: str) -> float:
+    """A cell that is a number in every row."""
+    return float(text.replace(",", "."))
+
+
+def sheet_rows(path: Path, columns: Collection[str]) -> Iterator[dict[str, str]]:
+    """Rows of a CSV that `save` wrote, or that a spreadsheet saved again: with a byte-order mark, or with semicolons.
+
+    Raises
+    ------
+    NaturelmError
+        A column is missing.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline()
+        delimiter = max(",;\t", key=header.count)
+        file.seek(0)
+        reader = csv.DictReader(file, delimiter=delimiter)
+        missing = set(columns) - set(reader.fieldnames or ())
+        if missing:
+            raise NaturelmError(
+                f"{path}: the column {min(missing)!r} is missing; give a file as naturelm export writes it"
+            )
+        yield from reader
