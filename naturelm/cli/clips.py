@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from naturelm.cli._options import archive_option, label_option, min_score_option
+from naturelm.cli._options import archive_option, label_option, min_score_option, overwrite_option
 from naturelm.cli._types import FiniteRange
 
 _SHOWN = 10
@@ -26,6 +26,7 @@ _SHOWN = 10
 )  # fmt: skip
 @click.option("--spectrogram", is_flag=True, help="Also write a spectrogram (PNG) of each clip.")
 @archive_option
+@overwrite_option
 def clips(
     directory: Path,
     out: Path,
@@ -35,6 +36,7 @@ def clips(
     pad_s: float,
     spectrogram: bool,
     archive: Path | None,
+    overwrite: bool,
 ) -> None:
     """Cut the best detections in DIRECTORY out of the original recordings.
 
@@ -42,9 +44,9 @@ def clips(
     best scores first. Recordings that are no longer there are reported and skipped.
     """
     from naturelm.tables.clips import write_clips
-    from naturelm.text import printable
+    from naturelm.text import counted, printable
 
-    summary = write_clips(directory, out, labels, min_score, top, pad_s, spectrogram, archive)
+    summary = write_clips(directory, out, labels, min_score, top, pad_s, spectrogram, archive, overwrite)
     for what, lines in (
         ("original not found, skipped (give its directory with --archive)", summary.missing),
         ("failed", summary.failed),
@@ -53,6 +55,6 @@ def clips(
             click.echo(f"{what}: {printable(line)}", err=True)
         if len(lines) > _SHOWN:
             click.echo(f"{what}: {len(lines) - _SHOWN} more", err=True)
-    click.echo(f"{summary.written} clips in {out}")
+    click.echo(f"{counted(summary.written, 'clip')} in {printable(str(out))}")
     if not summary.written and (summary.missing or summary.failed):
         raise click.exceptions.Exit(1)

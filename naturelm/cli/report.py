@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from naturelm.cli._options import archive_option
+from naturelm.cli._options import archive_option, overwrite_option
 
 
 @click.command()
@@ -20,13 +20,15 @@ from naturelm.cli._options import archive_option
     help="Number of clips to show and play for each of the most frequent labels.",
 )  # fmt: skip
 @archive_option
-def report(directory: Path, out: Path, clips: int, archive: Path | None) -> None:
+@overwrite_option
+def report(directory: Path, out: Path, clips: int, archive: Path | None, overwrite: bool) -> None:
     """Write one HTML page about the results in DIRECTORY; it opens offline.
 
     The page shows what was processed and what failed, when labels were detected and with which scores, and plays the
     best clips.
     """
     from naturelm.tables.report import write_report
+    from naturelm.text import printable
 
-    write_report(directory, out, clips, archive)
-    click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    write_report(directory, out, clips, archive, overwrite)
+    click.echo(f"{printable(str(out))}: {out.stat().st_size / 1e6:.1f} MB")

@@ -16,6 +16,7 @@ from naturelm.results.layout import CLIPS
 from naturelm.tables.interrupt import interruptible
 from naturelm.tables.originals import Excerpt, locate_originals, read_excerpts
 from naturelm.tables.query import open_tables
+from naturelm.tables.row_formats import check_folder, check_out, whole_file
 from naturelm.tables.spectrogram import save_picture, spectrogram
 from naturelm.tables.spellings import check_labels, label_key
 from naturelm.text import file_name, guard, one_line
@@ -109,6 +110,7 @@ def write_clips(
     pad_s: float = 1.0,
     pictures: bool = False,
     archive: Path | None = None,
+    overwrite: bool = False,
 ) -> ClipsSummary:
     """Write FLAC excerpts of detections, at the recordings' own rate and channels, and `clips.csv`.
 
@@ -131,15 +133,18 @@ def write_clips(
         Also write a spectrogram (PNG) beside each clip.
     archive : Path, optional
         Where the originals lie, if not where the runs found them.
+    overwrite : bool
+        Write into `out` where it holds files, and replace those of the same names.
 
     Raises
     ------
     NaturelmError
-        `directory` holds no results, no detection has one of the labels, or `out` cannot be written.
+        `directory` holds no results, no detection has one of the labels, or `out` is not empty or cannot be written.
     """
     summary = ClipsSummary()
     with interruptible(open_tables(directory)) as tables:
         check_labels(tables, labels)
+        check_out(out, overwrite)
         detections = best_detections(tables, labels or None, min_score, top)
     by_recording: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in detections:
@@ -152,6 +157,8 @@ def write_clips(
     rows: list[dict[str, Any]] = []
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for folder in folders.values():
+            check_folder(out, out / folder)
         for recording_id, original in originals.items():
             wanted = by_recording[recording_id]
             spans = [(row["start_s"] - pad_s, row["end_s"] + pad_s) for row in wanted]
@@ -187,13 +194,10 @@ def _write_clip(folder: Path, row: dict[str, Any], excerpt: Excerpt, picture: bo
     folder.mkdir(exist_ok=True)
     recording = file_name(Path(row["path"]).stem)
     name = f"{row['rank']:04d}_{row['score']:.2f}_{recording}_{row['start_s']:.1f}s"
-    soundfile.write(
-        folder / f"{name}.flac",
-        excerpt.pcm(),
-        excerpt.sample_rate_hz,
-        format="FLAC",
-        subtype=f"PCM_{excerpt.bits}",
-    )
+    with whole_file(folder / f"{name}.flac", "wb") as file:
+        soundfile.write(
+            file, excerpt.pcm(), excerpt.sample_rate_hz, format="FLAC", subtype=f"PCM_{excerpt.bits}"
+        )
     if picture:
         title = f"{one_line(row['label'], 60)} · score {row['score']:.2f} · {one_line(row['path'], 60)}"
         save_picture(
@@ -211,7 +215,7 @@ def _span(excerpt: Excerpt) -> dict[str, float]:
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         for row in sorted(rows, key=lambda row: (-row["score"], row["label"], row["rank"])):

@@ -20,6 +20,7 @@ from naturelm.tables.originals import archive_roots, locate_originals, read_exce
 from naturelm.tables.player import player_html, templates
 from naturelm.tables.quality import marked_recordings
 from naturelm.tables.query import open_tables
+from naturelm.tables.row_formats import check_out, whole_file
 from naturelm.text import duration, one_line, position
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ _SCORE_BINS = 20
 _PAD_S = 1.0
 
 
-def write_report(directory: Path, out: Path, clips_per_label: int = 3, archive: Path | None = None) -> None:
+def write_report(
+    directory: Path, out: Path, clips_per_label: int = 3, archive: Path | None = None, overwrite: bool = False
+) -> None:
     """Write the report of a results directory as one HTML file.
 
     Parameters
@@ -51,15 +54,21 @@ def write_report(directory: Path, out: Path, clips_per_label: int = 3, archive: 
         Best detections of each of the most frequent labels to show and play; 0 for none.
     archive : Path, optional
         Where the original recordings lie, if not where the runs found them.
+    overwrite : bool
+        Replace `out` where it exists; a symbolic link itself, not what it leads to.
 
     Raises
     ------
     NaturelmError
-        `directory` holds no results, or `out` cannot be written.
+        `directory` holds no results, or `out` exists or cannot be written.
     """
+    if out.is_dir() and not out.is_symlink():
+        raise NaturelmError(f"{out}: is a directory; give --out a file name")
+    check_out(out, overwrite)
     page = render_report(directory, clips_per_label, archive)
     try:
-        out.write_text(page, encoding="utf-8")
+        with whole_file(out) as file:
+            file.write(page)
     except OSError as error:
         raise NaturelmError(f"{out}: cannot be written ({error.strerror}); give --out a file name") from None
 

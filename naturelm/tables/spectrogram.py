@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from naturelm.tables.row_formats import whole_file
+
 MAX_FREQUENCY_HZ = 12_000.0
 """Nothing above is drawn: models hear up to `TOP_FREQUENCY_HZ`."""
 
@@ -147,4 +149,5 @@ def save_picture(
     axes.set_title(title, fontsize=10, loc="left", parse_math=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # an emoji in a label is drawn as a box
-        figure.savefig(path)
+        with whole_file(path, "wb") as file:
+            figure.savefig(file, format="png")

@@ -268,6 +268,26 @@ def test_command_without_any_detections_succeeds_but_not_for_a_label(tmp_path: P
     assert "--label: no detection has the label 'Owl'; there are none" in result.output
 
 
+def test_clips_replace_others_only_on_request_and_never_through_links(night: Night, tmp_path: Path) -> None:
+    out, outside = tmp_path / "out", tmp_path / "outside.csv"
+    outside.write_text("mine")
+    write_clips(night.results, out, top=1, pictures=True)
+    with pytest.raises(NaturelmError, match="is not empty; give --overwrite"):
+        write_clips(night.results, out, top=1)
+    files = [path for path in out.rglob("*") if path.is_file()]
+    for path in files:
+        path.unlink()
+        path.symlink_to(outside)
+    write_clips(night.results, out, top=1, pictures=True, overwrite=True)
+    assert outside.read_text() == "mine"
+    assert not any(path.is_symlink() for path in files)
+    folder = next(path for path in out.iterdir() if path.is_dir())
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NaturelmError, match="is a symbolic link"):
+        write_clips(night.results, out, top=1, overwrite=True)
+
+
 def test_command_fails_if_all_originals_are_missing(night: Night, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     arguments = [str(night.results), "--archive", str(tmp_path / "empty"), "--out", str(tmp_path / "out")]

@@ -264,6 +264,18 @@ def test_a_directory_without_results_is_one_sentence(tmp_path: Path) -> None:
         write_report(tmp_path, tmp_path / "report.html")
 
 
+def test_a_page_replaces_another_only_on_request_and_never_through_a_link(tmp_path: Path) -> None:
+    results, out, mine = write_results(tmp_path / "results"), tmp_path / "report.html", tmp_path / "mine.txt"
+    mine.write_text("mine")
+    out.symlink_to(mine)
+    with pytest.raises(NaturelmError, match="already exists; give --overwrite"):
+        write_report(results, out)
+    write_report(results, out, overwrite=True)
+    assert mine.read_text() == "mine"
+    assert "<html" in out.read_text("utf-8")[:200]
+    assert not out.is_symlink()
+
+
 def test_command_writes_the_page(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     result = CliRunner().invoke(report, [str(write_results(tmp_path / "results")), "--out", str(out)])

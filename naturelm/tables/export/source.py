@@ -18,6 +18,7 @@ import pyarrow as pa
 from naturelm.errors import NaturelmError
 from naturelm.results.scans import Manifests
 from naturelm.tables.events import GAP_S
+from naturelm.tables.row_formats import check_folder
 from naturelm.tables.spellings import label_key
 from naturelm.text import file_name
 from naturelm.windows import SAMPLE_RATE_HZ, TOP_FREQUENCY_HZ
@@ -278,7 +279,9 @@ class FileNames:
         if name.lower() in self._taken:
             name += f"-{recording.recording_id[:12]}"
         self._taken.add(name.lower())
-        return self.out / (name + self.suffix)
+        place = self.out / (name + self.suffix)
+        check_folder(self.out, place.parent)
+        return place
 
 
 def check_file(out: Path) -> None:
