@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from naturelm.embeddings.search import search
     from naturelm.engine import Engine, EngineQuery
     from naturelm.errors import NaturelmError
     from naturelm.infer import Pipeline
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "load_model",
     "open_tables",
+    "search",
 ]
 
 # Names are imported when they are first used: `import naturelm` needs neither torch nor ray.
@@ -33,6 +35,7 @@ _HOME = {
     "Pipeline": "naturelm.infer",
     "load_model": "naturelm.models",
     "open_tables": "naturelm.tables.query",
+    "search": "naturelm.embeddings.search",
 }
 
 

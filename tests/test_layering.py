@@ -23,7 +23,18 @@ from docs.import_graph import (
 # From what is on disk to what people look at: a module imports from its own folder or from those before it.
 ORDER = (
     *("errors", "ids", "text", "windows", "storage", "machine", "labels", "config", "recordings", "segments"),
-    *("audio", "models", "engine", "synthetic", "infer", "ray_cluster", "results", "archive", "tables"),
+    *(
+        "audio",
+        "models",
+        "engine",
+        "synthetic",
+        "infer",
+        "ray_cluster",
+        "results",
+        "archive",
+        "tables",
+        "embeddings",
+    ),
     *("training", "evaluation", "bench", "app", "service", "cli"),
 )
 RANK = {name: rank for rank, name in enumerate(ORDER)}

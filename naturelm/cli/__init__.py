@@ -27,6 +27,7 @@ VERBS = {
     "migrate": "Convert a results directory that an older version wrote.",
     "query": "Query the tables with SQL.",
     "summary": "Print labels by hour, hours analysed and recording statuses.",
+    "search": "Find the windows that sound most like a given sound.",
     "events": "Merge neighbouring detections of one label.",
     "export": "Write detections for Raven, Audacity, Kaleidoscope, BirdNET, Camtrap DP and others.",
     "clips": "Cut the best detections out of the original recordings.",

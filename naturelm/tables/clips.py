@@ -141,11 +141,23 @@ def write_clips(
     NaturelmError
         `directory` holds no results, no detection has one of the labels, or `out` is not empty or cannot be written.
     """
-    summary = ClipsSummary()
     with interruptible(open_tables(directory)) as tables:
         check_labels(tables, labels)
         check_out(out, overwrite)
         detections = best_detections(tables, labels or None, min_score, top)
+    return cut_clips(directory, detections, out, pad_s, pictures, archive)
+
+
+def cut_clips(
+    directory: Path,
+    detections: Sequence[dict[str, Any]],
+    out: Path,
+    pad_s: float,
+    pictures: bool,
+    archive: Path | None,
+) -> ClipsSummary:
+    """Write clips of rows that are as `best_detections` gives them; the rest as for `write_clips`."""
+    summary = ClipsSummary()
     by_recording: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in detections:
         by_recording[row["recording_id"]].append(row)
