@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from naturelm.embeddings.search import search
+    from naturelm.embeddings.similar import search
     from naturelm.engine import Engine, EngineQuery
     from naturelm.errors import NaturelmError
     from naturelm.infer import Pipeline
@@ -35,7 +35,7 @@ _HOME = {
     "Pipeline": "naturelm.infer",
     "load_model": "naturelm.models",
     "open_tables": "naturelm.tables.query",
-    "search": "naturelm.embeddings.search",
+    "search": "naturelm.embeddings.similar",
 }
 
 

@@ -95,8 +95,8 @@ def build_explore_tab(results: Results, page: gr.Blocks) -> None:
         unreviewed.input,
         page.load,
     ]
-    gr.on(changed, partial(search, results), filters, found, trigger_mode="always_last", **private)
-    refresh.click(results.refresh, **private).then(partial(search, results), filters, found, **private)
+    gr.on(changed, partial(_search, results), filters, found, trigger_mode="always_last", **private)
+    refresh.click(results.refresh, **private).then(partial(_search, results), filters, found, **private)
 
     # Not a partial: Gradio finds out by the annotation that the event is wanted.
     def clicked(rows: list[Row], event: gr.SelectData) -> tuple[Any, ...]:
@@ -113,7 +113,7 @@ def build_explore_tab(results: Results, page: gr.Blocks) -> None:
         )
 
 
-def search(results: Results, *values: Any) -> tuple[Any, ...]:
+def _search(results: Results, *values: Any) -> tuple[Any, ...]:
     """List what fits the filters and show the first of it."""
     try:
         filters = read_filters(*values)

@@ -91,11 +91,11 @@ def search(
         raise NaturelmError(
             f"{directory}: --raven, --clips and --page need results on a disk; copy them first"
         )
-    from naturelm.embeddings import search as searching
+    from naturelm.embeddings import similar
     from naturelm.embeddings.found import write_found_clips, write_page, write_raven
 
     names = tuple(name.strip() for name in stations.split(",")) if stations is not None else ()
-    found = searching.search(
+    found = similar.search(
         directory,
         like,
         detection=detection,

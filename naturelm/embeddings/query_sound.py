@@ -17,10 +17,9 @@ from naturelm.models.presets import known_weights
 from naturelm.storage import Location
 from naturelm.tables.query import open_tables
 from naturelm.text import suggestion
-from naturelm.windows import SAMPLE_RATE_HZ, Window
+from naturelm.windows import MIN_NEW_S, SAMPLE_RATE_HZ, Window
 
 _AT = re.compile(r"(?P<name>.+)@(?P<start>\d+(?:\.\d*)?)", re.DOTALL)
-_SHORTEST_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,9 @@ def sound_of_file(stored: StoredVectors, text: str) -> QuerySound:
         decoder.close()
     if span.status not in ("ok", "partial"):
         raise NaturelmError(f"{path}: cannot be decoded ({span.error}); give another --like")
-    if span.decoded_s < _SHORTEST_S:
+    if span.decoded_s < MIN_NEW_S:
         raise NaturelmError(
-            f"--like {text}: there is less than {_SHORTEST_S:g} s of sound at {start_s:g} s; "
+            f"--like {text}: there is less than {MIN_NEW_S:g} s of sound at {start_s:g} s; "
             "give an earlier moment after @"
         )
     samples = pcm_samples(span.pcm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from naturelm.cli import main
 from naturelm.embeddings import vectors
 from naturelm.errors import NaturelmError
 from naturelm.tables.query import open_tables
-from tests.embeddings.places import STATIONS, run, settings
+from tests.embeddings.places import STATIONS, run, settings, stopped_after
 
 QUERY = f"{STATIONS[0]}/{STATIONS[0]}_20240501_060000.wav"
 
@@ -83,10 +84,8 @@ def test_stations_and_dates_are_chosen_and_named_where_they_match_nothing(proces
         naturelm.search(processed, **search, dates="2023-01-01")
 
 
-def test_staged_windows_are_found_too(archive, tmp_path):
-    from tests.embeddings.places import stopped_after
-
-    run(archive, tmp_path, embed=True, stop=stopped_after(3))
+def test_staged_windows_are_found_too(archive, tmp_path, monkeypatch):
+    run(archive, tmp_path, embed=True, stop=stopped_after(1, monkeypatch))
     keys, _ = all_vectors(tmp_path)
     path = (
         open_tables(tmp_path).sql("SELECT any_value(path) FROM recordings WHERE windows > 0").fetchall()[0][0]
@@ -158,8 +157,6 @@ def test_weights_that_changed_since_are_refused(archive, results):
     text = file.read_text()
     with open_tables(results) as tables:
         assert tables.sql("SELECT count(*) FROM embeddings").fetchall() == [(12,)]
-    import re
-
     file.write_text(re.sub(r"revision: \S+", "revision: 0123456789abcdef", text))
     with pytest.raises(NaturelmError, match="at revision 0123456789ab, and pocket is"):
         naturelm.search(results, like=archive / QUERY)

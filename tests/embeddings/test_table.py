@@ -99,10 +99,12 @@ def test_pooling_by_the_largest_values(archive, tmp_path, model):
 
 
 @pytest.mark.parametrize("embed", [True, False])
-def test_interrupted_and_resumed_each_window_is_there_once(archive, tmp_path, processed, embed):
-    first = run(archive, tmp_path, embed=embed, stop=stopped_after(3))
+def test_interrupted_and_resumed_each_window_is_there_once(archive, tmp_path, processed, embed, monkeypatch):
+    with monkeypatch.context() as patch:
+        first = run(archive, tmp_path, embed=embed, stop=stopped_after(1, patch))
     assert first.left
     partial = stored(tmp_path)
+    assert partial
     second = run(archive, tmp_path, embed=embed)
     assert not second.left
     vectors = stored(tmp_path)
