@@ -31,6 +31,38 @@ def memory_bytes() -> int | None:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def available_bytes() -> int | None:
+    """Memory that programs may still take, a container's limit included; None where the system does not report it."""
+    free = _meminfo().get("MemAvailable") or memory_bytes()
+    cgroup = Path("/sys/fs/cgroup")
+    try:
+        limit = int((cgroup / "memory.max").read_text(encoding="ascii"))
+        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no container, or none with a limit
+        return free
+    return limit - used if free is None else min(free, max(limit - used, 0))
+
+
+def _meminfo() -> dict[str, int]:
+    """Linux's `/proc/meminfo` in bytes; nothing elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return {}
+    cells = (line.replace(":", "").split() for line in lines)
+    return {cell[0]: int(cell[1]) * 1024 for cell in cells if len(cell) == 3}
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16; False where the system does not report it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
+    return bool({"avx512_bf16", "amx_bf16"} & set(flags))
+
+
 @contextmanager
 def limited_memory(more_bytes: int) -> Iterator[None]:
     """Let this process have no more than `more_bytes` of memory in addition to what it has.

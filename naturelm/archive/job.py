@@ -11,6 +11,7 @@ from itertools import chain
 
 from naturelm.archive.attempts import MakeAsk
 from naturelm.archive.figures import Counts
+from naturelm.archive.fitting import fitted_to, memory_line
 from naturelm.archive.harvests import open_outputs, wanted_sets
 from naturelm.archive.pace import Pace, begins_here, worth_starting_ray
 from naturelm.archive.plan import check_limits
@@ -89,6 +90,7 @@ def process_archive(
     lock.check()
     # Names are checked first and weights are fetched last: a mistake is told before anything slow begins.
     check_local(resolve(config.model.name), config.windows.length_s)
+    config = fitted_to(out, config)
     scan = scan_archive(paths, out, config)
     for kind in scan.left_out:
         progress.say(f"left out: {kind.sentence}")
@@ -130,7 +132,9 @@ def process_archive(
                 else Committer(*arguments)
             )
             wanted.append({segment.id for segment in todo.due})
+        memory = memory_line(config.model)
         for line in [
+            *([] if memory is None else [memory]),
             *scan.notices(),
             *([] if embed_only else closed_lists(config)),
             *changes.sentences(prune),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from naturelm.archive.fitting import fitted_to, memory_line
 from naturelm.archive.scan import (
     Changes,
     Scan,
@@ -50,6 +51,8 @@ class Forecast:
     disk : Disk
     manifest : str
         Name of the manifest that was written.
+    memory : str, optional
+        What the model takes, in words; None where that is little, or not known.
     """
 
     scan: Scan
@@ -58,6 +61,7 @@ class Forecast:
     rate: Rate | None
     disk: Disk
     manifest: str
+    memory: str | None = None
 
     @property
     def windows(self) -> int:
@@ -83,6 +87,7 @@ def forecast(paths: Sequence[Location], out: Location, config: ArchiveConfig, *,
     """
     check_begun(out)
     check_local(resolve(config.model.name), config.windows.length_s)
+    config = fitted_to(out, config)
     scan = scan_archive(paths, out, config)
     published: list[PublishedRecording] = []
     staged: set[str] = set()
@@ -128,6 +133,7 @@ def forecast(paths: Sequence[Location], out: Location, config: ArchiveConfig, *,
         rate,
         disk_needed(out, todo.due, len(config.queries), config.embeddings.pooling is not None),
         manifest,
+        memory_line(config.model),
     )
 
 

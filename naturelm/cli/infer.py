@@ -106,10 +106,11 @@ def _open_output(path: Path | None, stack: ExitStack) -> IO[str] | None:
 def _pipeline(settings: ArchiveConfig, device: str | None) -> Any:
     import torch
 
+    from naturelm.archive.fitting import fitted
     from naturelm.infer import Pipeline
     from naturelm.models import load_model
 
-    chosen = settings.model
+    chosen = fitted(settings.model, device)
     model = load_model(
         chosen.name,
         llm=chosen.llm,

@@ -30,9 +30,15 @@ def inference_app(
     from naturelm.app.ask import Asker
     from naturelm.app.explore import Results
     from naturelm.app.server import serve
+    from naturelm.archive.fitting import fitted
+    from naturelm.config.archive import ModelSettings
+
+    settings = fitted(
+        ModelSettings.model_validate({"name": model or "pocket", "llm": llm, "weights": weights or "auto"})
+    )
 
     serve(
-        Asker(model or "pocket", llm, weights or "auto"),
+        Asker(settings.name, llm, settings.weights),
         None if results is None else Results(results, archive),
         port,
     )

@@ -141,6 +141,8 @@ def _print_work(console: Console, work: Forecast, out: Location) -> None:
         )
     elif windows:
         _print(console, "expected time: unknown without an earlier run or --trial")
+    if work.memory is not None:
+        _print(console, work.memory)
     disk = work.disk
     _print(
         console,

@@ -50,12 +50,18 @@ def serve(
     GET /health, GET /info and POST /predict, in the schema predictions_v1 of BEANS-Next. Requests of several clients
     share batches.
     """
+    from naturelm.archive.fitting import fitted
+    from naturelm.config.archive import ModelSettings
     from naturelm.service.http import serve_model
 
+    settings = fitted(
+        ModelSettings.model_validate({"name": model or "pocket", "llm": llm, "weights": weights or "auto"})
+    )
+
     serve_model(
-        model or "pocket",
+        settings.name,
         llm=llm,
-        weights=weights or "auto",
+        weights=settings.weights,
         port=port,
         max_batch_size=max_batch_size,
         num_beams=num_beams,

@@ -390,7 +390,7 @@ def _digest(place: Path) -> str | None:
     if not place.is_file():
         paths += sorted(place.rglob("*.safetensors"))
         paths += sorted(path for path in place.glob("*") if path.suffix in _TORCH_SUFFIXES)
-        paths += sorted(_own_llm(config).glob("*.safetensors"))
+        paths += sorted(own_llm(config).glob("*.safetensors"))
     if not paths:
         return None
     digest = hashlib.blake2b(digest_size=16)
@@ -404,7 +404,7 @@ def _digest(place: Path) -> str | None:
     return digest.hexdigest()
 
 
-def _own_llm(config: Path) -> Path:
+def own_llm(config: Path) -> Path:
     """The base LLM's directory that a checkpoint's config.json names, whether it is there or not."""
     try:
         named = json.loads(config.read_text(encoding="utf-8"))["llama_path"]
