@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from naturelm.config.archive import ArchiveConfig, ModelSettings
 from naturelm.machine import available_bytes, multiplies_bfloat16, read_gpus
-from naturelm.models.memory import Room, choose_weights, sizes_of
 from naturelm.models.presets import resolve
+from naturelm.models.sizes import Room, choose_weights, sizes_of
 from naturelm.results.analysis import read_analysis
 from naturelm.results.layout import holds_results
 from naturelm.storage import Location
@@ -27,7 +27,7 @@ def room_here(device: str | None = None) -> Room:
     return Room(available_bytes(), False, multiplies_bfloat16())
 
 
-def fitted(settings: ModelSettings, device: str | None = None) -> ModelSettings:
+def with_fitting_weights(settings: ModelSettings, device: str | None = None) -> ModelSettings:
     """A model's settings with the weights that fit this machine.
 
     Raises
@@ -49,7 +49,7 @@ def fitted_to(out: Location, config: ArchiveConfig) -> ArchiveConfig:
     Raises
     ------
     NaturelmError
-        As of `fitted`; or the directory is damaged.
+        As of `with_fitting_weights`; or the directory is damaged.
     """
     model = config.model
     if model.weights == "auto" and holds_results(out):
@@ -59,7 +59,7 @@ def fitted_to(out: Location, config: ArchiveConfig) -> ArchiveConfig:
             # Its rows are of the device's usual type.
             return config
     if config.job.address is None:
-        model = fitted(model)
+        model = with_fitting_weights(model)
     return config.model_copy(update={"model": model})
 
 

@@ -106,11 +106,11 @@ def _open_output(path: Path | None, stack: ExitStack) -> IO[str] | None:
 def _pipeline(settings: ArchiveConfig, device: str | None) -> Any:
     import torch
 
-    from naturelm.archive.fitting import fitted
+    from naturelm.archive.fitting import with_fitting_weights
     from naturelm.infer import Pipeline
     from naturelm.models import load_model
 
-    chosen = fitted(settings.model, device)
+    chosen = with_fitting_weights(settings.model, device)
     model = load_model(
         chosen.name,
         llm=chosen.llm,

@@ -30,10 +30,10 @@ def inference_app(
     from naturelm.app.ask import Asker
     from naturelm.app.explore import Results
     from naturelm.app.server import serve
-    from naturelm.archive.fitting import fitted
+    from naturelm.archive.fitting import with_fitting_weights
     from naturelm.config.archive import ModelSettings
 
-    settings = fitted(
+    settings = with_fitting_weights(
         ModelSettings.model_validate({"name": model or "pocket", "llm": llm, "weights": weights or "auto"})
     )
 

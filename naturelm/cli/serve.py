@@ -50,11 +50,11 @@ def serve(
     GET /health, GET /info and POST /predict, in the schema predictions_v1 of BEANS-Next. Requests of several clients
     share batches.
     """
-    from naturelm.archive.fitting import fitted
+    from naturelm.archive.fitting import with_fitting_weights
     from naturelm.config.archive import ModelSettings
     from naturelm.service.http import serve_model
 
-    settings = fitted(
+    settings = with_fitting_weights(
         ModelSettings.model_validate({"name": model or "pocket", "llm": llm, "weights": weights or "auto"})
     )
 

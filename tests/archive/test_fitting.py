@@ -9,7 +9,7 @@ import pytest
 from naturelm.archive import fitting
 from naturelm.config.loading import load_archive_config
 from naturelm.errors import NaturelmError
-from naturelm.models.memory import Room
+from naturelm.models.sizes import Room
 from naturelm.results.analysis import read_analysis
 from naturelm.synthetic.nights import make_night
 from tests.archive.runs import SETTINGS, run

@@ -9,8 +9,8 @@ import torch
 
 from naturelm.errors import NaturelmError
 from naturelm.models import NatureLM, load_model
-from naturelm.models.memory import Room, choose_weights, sizes_of
 from naturelm.models.presets import resolve
+from naturelm.models.sizes import Room, choose_weights, sizes_of
 from naturelm.synthetic.stand_ins import random_full_size
 from tests.paths import SMALL_MODEL
 
