@@ -24,6 +24,8 @@ Samples = npt.NDArray[np.float32]
 # rates.
 _BLOCK_SAMPLES = 1 << 18
 _BLOCK_S = 8
+# Of a piece found by a seek: decoding beyond its end costs more than smaller blocks do.
+_PIECE_BLOCK_S = 2
 # 128 MiB: a second of a file with more, which no recorder writes, is not read as a whole, and is not measured.
 _MOST_SAMPLES = 1 << 25
 # A seek starts this much early: the resampling filter has then forgotten that sound began there.
@@ -65,6 +67,9 @@ class SoundStream:
         Output sample rate.
     measure_levels : bool
         Measure band levels at the recording's own sample rate on the way, for `levels`.
+    seek_lossy : bool
+        Seek in MP3 and Ogg files too. The samples are then those of decoding in order up to rounding; the archive job,
+        whose rows must not depend on what was read before, does not.
 
     Attributes
     ----------
@@ -89,6 +94,7 @@ class SoundStream:
         channel: int | None = None,
         sample_rate_hz: int = SAMPLE_RATE_HZ,
         measure_levels: bool = False,
+        seek_lossy: bool = False,
     ) -> None:
         self._path = path
         self._rate = sample_rate_hz
@@ -98,7 +104,8 @@ class SoundStream:
         name = path_to_text(os.path.basename(str(path)))
         try:
             self._sound = open_sound(path)
-            self._seekable = can_seek(path, self._sound)
+            lossy = seek_lossy and self._sound.format in ("MP3", "OGG")
+            self._seekable = lossy or can_seek(path, self._sound)
         except StoreError:
             raise
         except OSError as error:
@@ -115,7 +122,8 @@ class SoundStream:
                 f"{name}: has {channels} channel(s) and no channel {channel}; give a lower --channel",
             )
         rate = self._sound.samplerate
-        seconds = min(max(_BLOCK_SAMPLES // (channels * rate), 1), _BLOCK_S)
+        longest_s = _PIECE_BLOCK_S if seek_lossy else _BLOCK_S
+        seconds = min(max(_BLOCK_SAMPLES // (channels * rate), 1), longest_s)
         self._is_measured = channels * rate <= _MOST_SAMPLES
         frames = seconds * rate if self._is_measured else max(1, _BLOCK_SAMPLES // channels)
         self._read_buffer = np.empty((frames, channels), np.float32)
@@ -245,6 +253,7 @@ def decode(
     end_s: float | None = None,
     channel: int | None = None,
     sample_rate_hz: int = SAMPLE_RATE_HZ,
+    seek_lossy: bool = False,
 ) -> Iterator[Samples]:
     """Decode a span of a recording, streaming.
 
@@ -258,6 +267,8 @@ def decode(
         Channel to take, from 0; the mean of all where not given.
     sample_rate_hz : int
         Output sample rate.
+    seek_lossy : bool
+        As of `SoundStream`.
 
     Yields
     ------
@@ -273,7 +284,7 @@ def decode(
     """
     first = round(start_s * sample_rate_hz)
     last = None if end_s is None else round(end_s * sample_rate_hz)
-    with SoundStream(path, channel, sample_rate_hz) as stream:
+    with SoundStream(path, channel, sample_rate_hz, seek_lossy=seek_lossy) as stream:
         yield from (block for block in stream.read(first, last) if len(block))
         if stream.error is not None:
             name = path_to_text(os.path.basename(str(path)))

@@ -13,7 +13,14 @@ from naturelm.training.tasks import QUESTIONS
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Manifest to write: .jsonl, .json or .parquet.")
+@click.option(
+    "--out", type=click.Path(path_type=Path),
+    help="Manifest to write: .jsonl, .json or .parquet; with --to shards, a new directory.",
+)  # fmt: skip
+@click.option(
+    "--to", "form", type=click.Choice(["manifest", "shards"]), default="manifest", show_default=True,
+    help="What to write: a manifest, or Parquet shards that hold the sound as well.",
+)  # fmt: skip
 @click.option(
     "--audio", type=click.Path(path_type=Path),
     help="Directory of the recordings that a CSV lists.  [default: beside it, or in audio/ there]",
@@ -47,6 +54,7 @@ from naturelm.training.tasks import QUESTIONS
 def manifest(
     source: Path,
     out: Path | None,
+    form: str,
     audio: Path | None,
     where: tuple[str, ...],
     kinds: tuple[str, ...],
@@ -60,12 +68,26 @@ def manifest(
     category (or common_name, scientific_name, life_stage, call_type, caption). `None` is the label of recordings
     without any; several labels are separated by semicolons.
 
-    Of a manifest as SOURCE every row is checked; with --out it is also written in the other format.
+    Of a manifest as SOURCE every row is checked; with --out it is also written in the other format, or with --to shards
+    packed into shards for data.shards.
     """
     from naturelm.errors import NaturelmError
     from naturelm.training.labelled import manifest_rows, read_folder, read_label_table
     from naturelm.training.manifest import FORMATS, read_manifest, relative_rows, write_manifest
 
+    if form == "shards":
+        from naturelm.training.packing import write_shards
+
+        if source.suffix not in FORMATS:
+            raise NaturelmError(
+                f"{source}: --to shards packs a manifest ({', '.join(FORMATS)}); write that first"
+            )
+        if out is None:
+            raise NaturelmError("--out is missing; name the directory to write")
+        examples = read_manifest(source)
+        shards = write_shards(examples, out, source.stem)
+        click.echo(f"{out}: {len(examples)} questions in {len(shards)} shards")
+        return
     if source.suffix in FORMATS:
         examples = read_manifest(source)
         rows = relative_rows(examples, out.parent) if out else []

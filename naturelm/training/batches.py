@@ -28,7 +28,8 @@ class Shares(Dataset):
 
     def __init__(self, stream: Stream, batch: int, rank: int = 0, world: int = 1) -> None:
         self._stream, self._batch = stream, batch
-        self._places = slice(rank * batch // world, (rank + 1) * batch // world)
+        # Every so many places, as shards are read in lanes: each worker then reads some of them, and not all.
+        self._places = slice(rank, None, world)
 
     def __getitem__(self, step: int) -> list[Loaded]:
         return [self._stream.load(spec) for spec in self._stream.specs(step, self._batch)[self._places]]

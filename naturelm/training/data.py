@@ -6,6 +6,7 @@ Everything is a function of the seed and the place, so any number of workers, an
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,20 +23,26 @@ from naturelm.training.augment import LabelledSound, Question
 from naturelm.training.data_settings import DataSettings
 from naturelm.training.manifest import Example, Span, read_manifest
 from naturelm.training.pieces import piece
+from naturelm.training.shards import PackedRow, ShardRows
 from naturelm.windows import SAMPLE_RATE_HZ
 
 _LOG = logging.getLogger(__name__)
 
+# Marks the seeds of draws from shards: no run has so many epochs.
+_PACKED = 1 << 31
+# Shares are exact to this part, so that the number of draws before a place is whole arithmetic.
+_SHARE_PARTS = 10_000
 # So many broken files in a row are no accident.
 _TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """Which example to load, and the seed of all that is random about it."""
+    """Which example to load, and the seed of all that is random about it; `packed` counts the draws from shards."""
 
     example: int
     seed: tuple[int, int, int]
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,8 @@ class Stream:
         Window and augmentation.
     seed
         Of the order and of augmentation.
+    shards
+        Rows with their sound, mixed with the examples by `settings.shards_share`.
 
     Raises
     ------
@@ -94,7 +103,10 @@ class Stream:
         A noise folder contains no sound.
     """
 
-    def __init__(self, examples: Sequence[Example], settings: DataSettings, seed: int) -> None:
+    def __init__(
+        self, examples: Sequence[Example], settings: DataSettings, seed: int, shards: ShardRows | None = None
+    ) -> None:
+        self._shards = shards
         self._rows, self._settings, self._seed = list(examples), settings, seed
         self._samples = round(settings.window_s * SAMPLE_RATE_HZ)
         self._noises = find_noises(settings.noise_folders)
@@ -108,18 +120,34 @@ class Stream:
         self._order: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
-        """Examples of an epoch."""
-        return len(self._groups)
+        """Examples of an epoch; with shards, those of one epoch of each."""
+        return len(self._groups) + (len(self._shards) if self._shards else 0)
 
     def specs(self, step: int, batch: int) -> list[Spec]:
-        """The example at each place of a step's batch; places are numbered through all steps and epochs."""
-        places = (divmod(place, len(self)) for place in range(step * batch, (step + 1) * batch))
-        numbers = [(epoch, int(self._permutation(epoch)[place])) for epoch, place in places]
-        return [Spec(number, (self._seed, epoch, number)) for epoch, number in numbers]
+        """The examples of a step's batch; places are numbered through all steps and epochs."""
+        first, last = step * batch, (step + 1) * batch
+        packed = range(self._packed_before(first), self._packed_before(last))
+        drawn = [Spec(draw, (self._seed, _PACKED, draw), packed=True) for draw in packed]
+        places = range(first - packed.start, last - packed.stop)
+        for epoch, place in (divmod(place, len(self._groups)) for place in places):
+            number = int(self._permutation(epoch)[place])
+            drawn.append(Spec(number, (self._seed, epoch, number)))
+        return drawn
+
+    def _packed_before(self, place: int) -> int:
+        """Draws from shards before a place."""
+        if not self._shards:
+            return 0
+        share = round(self._settings.shards_share * _SHARE_PARTS) if self._groups else _SHARE_PARTS
+        return place * share // _SHARE_PARTS
 
     def task_names(self, examples: int) -> set[str]:
         """The tasks of so many examples, as step 0 takes them."""
-        return {self._rows[self._groups[spec.example][0]].task for spec in self.specs(0, examples)}
+        return {
+            self._rows[self._groups[spec.example][0]].task
+            for spec in self.specs(0, examples)
+            if not spec.packed
+        }
 
     def load(self, spec: Spec) -> Loaded:
         """Decode and augment an example.
@@ -132,6 +160,8 @@ class Stream:
             Eight recordings in a row cannot be decoded.
         """
         rng = np.random.default_rng(np.random.SeedSequence(spec.seed))
+        if spec.packed:
+            return self._load_packed(spec.example, rng)
         number = spec.example
         for _ in range(_TRIES):
             try:
@@ -139,27 +169,50 @@ class Stream:
             except DecodeError as error:
                 _LOG.warning("left out: %s", error)
                 last = error
-                number = int(rng.integers(len(self)))
+                number = int(rng.integers(len(self._groups)))
         raise NaturelmError(
             f"{_TRIES} recordings in a row cannot be decoded, the last is {last}; check the manifests"
         )
 
     def _load(self, number: int, rng: np.random.Generator) -> Loaded:
-        settings = self._settings
         rows = self._draw_rows(number, rng)
-        sound = self._load_sound(rows, rng)
+        return self._augmented(rows[0].id, self._load_sound(rows, rng), rng, self._load_partner)
+
+    def _load_packed(self, draw: int, rng: np.random.Generator) -> Loaded:
+        """A row of the shards; one that cannot be used is replaced by another of its block."""
+        assert self._shards is not None
+        row, others = self._shards.row(draw), self._shards.neighbours(draw)
+        if not others:
+            raise NaturelmError("a whole block of rows in data.shards cannot be used; check the shards")
+        if row is None:
+            row = others[rng.integers(len(others))]
+
+        def load_partner(rng: np.random.Generator, naming: tasks.Naming) -> LabelledSound | None:
+            able = [
+                other
+                for other in others
+                if tasks.is_open_detection(other.task) and tasks.naming(other.task) == naming
+            ]
+            return self._packed_sound(able[rng.integers(len(able))], rng) if able else None
+
+        return self._augmented(row.id, self._packed_sound(row, rng), rng, load_partner)
+
+    def _augmented(
+        self, name: str, sound: LabelledSound, rng: np.random.Generator, load_partner: mixing.LoadPartner
+    ) -> Loaded:
+        settings, task = self._settings, sound.questions[0].task
         sound, is_noise = augment.mask_by_noise(sound, rng, settings.noise_only_probability, self._load_noise)
         if not is_noise:
             sound = augment.noisy(
                 sound, rng, settings.noise_probability, settings.noise_snr_db, self._load_noise
             )
             sound = mixing.mixed(
-                sound, rng, settings.mixup_probability, settings.mixup_partners, self._load_partner
+                sound, rng, settings.mixup_probability, settings.mixup_partners, load_partner
             )
         waveform = augment.amplified(sound.waveform, rng, settings.gain_db)
         return Loaded(
-            id=rows[0].id,
-            task=rows[0].task,
+            id=name,
+            task=task,
             waveform=waveform.clip(-1.0, 1.0),
             questions=tuple((question.prompt, question.text) for question in sound.questions),
             labels=sound.labels,
@@ -172,14 +225,25 @@ class Stream:
 
     def _load_sound(self, rows: Sequence[Example], rng: np.random.Generator) -> LabelledSound:
         settings, path = self._settings, rows[0].path
-        factor = augment.time_factor(rng, settings.time_scale_probability, settings.time_scale)
-        if not all(tasks.may_scale_time(row.task) for row in rows):
-            factor = 1.0
+        factor = self._draw_factor([row.task for row in rows], rng)
         place = rng.random() if settings.crop == "random" else 0.0
-        waveform = augment.scale_time(piece(path, settings.window_s / factor, place, rows[0].span), factor)
-        waveform = np.pad(waveform[: self._samples], (0, max(0, self._samples - len(waveform))))
+        waveform = self._fit(piece(path, settings.window_s / factor, place, rows[0].span), factor)
         questions = tuple(Question(row.prompt, row.text, row.task) for row in rows)
         return LabelledSound(waveform, questions, self._labels.get((path, rows[0].span), ()))
+
+    def _packed_sound(self, row: PackedRow, rng: np.random.Generator) -> LabelledSound:
+        factor = self._draw_factor([row.task], rng)
+        needed = math.ceil(self._samples / factor)
+        question = Question(row.prompt, row.text, row.task)
+        return LabelledSound(self._fit(row.waveform[:needed], factor), (question,), _labels([question]))
+
+    def _draw_factor(self, kinds: Sequence[str], rng: np.random.Generator) -> float:
+        factor = augment.time_factor(rng, self._settings.time_scale_probability, self._settings.time_scale)
+        return factor if all(map(tasks.may_scale_time, kinds)) else 1.0
+
+    def _fit(self, waveform: Samples, factor: float) -> Samples:
+        waveform = augment.scale_time(waveform, factor)
+        return np.pad(waveform[: self._samples], (0, max(0, self._samples - len(waveform))))
 
     def _load_noise(self, rng: np.random.Generator) -> Samples:
         return piece(self._noises[rng.integers(len(self._noises))], self._settings.window_s, rng.random())
@@ -196,7 +260,7 @@ class Stream:
     def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
         if self._order is None or self._order[0] != epoch:
             rng = np.random.default_rng(np.random.SeedSequence((self._seed, epoch)))
-            self._order = epoch, rng.permutation(len(self))
+            self._order = epoch, rng.permutation(len(self._groups))
         return self._order[1]
 
 
@@ -231,9 +295,16 @@ def _group(rows: Sequence[Example]) -> list[list[int]]:
 
 
 def _labels_by_sound(rows: Sequence[Example]) -> dict[tuple[str, Span | None], tuple[str, ...]]:
-    """Labels of each recording or part of one, from the answers of open-ended detection and naming."""
-    labels: dict[tuple[str, Span | None], list[str]] = {}
+    """Labels of each recording or part of one."""
+    questions: dict[tuple[str, Span | None], list[Question]] = {}
     for row in rows:
         if tasks.is_open_detection(row.task) or tasks.is_naming(row.task):
-            labels.setdefault((row.path, row.span), []).extend(label.name for label in parse_labels(row.text))
-    return {sound: tuple(mixing.united(names)) for sound, names in labels.items()}
+            question = Question(row.prompt, row.text, row.task)
+            questions.setdefault((row.path, row.span), []).append(question)
+    return {sound: _labels(own) for sound, own in questions.items()}
+
+
+def _labels(questions: Iterable[Question]) -> tuple[str, ...]:
+    """Labels in the answers of open-ended detection and naming."""
+    texts = [q.text for q in questions if tasks.is_open_detection(q.task) or tasks.is_naming(q.task)]
+    return tuple(mixing.united([label.name for text in texts for label in parse_labels(text)]))

@@ -16,6 +16,13 @@ class DataSettings(Section):
     ----------
     manifests : tuple of str
         Files of examples (see `naturelm.training.manifest`).
+    shards : tuple of str
+        Training sets with the sound inside, in the layout of the hub: Parquet files or directories of them. They are
+        read in order and shuffled over 8 shards at once and a buffer, so memory does not depend on their size.
+    shards_share : float
+        Share of the examples that are from shards, where there are manifests too.
+    shuffle_rows : int
+        Rows of shards in the buffer; 512 of 10 s take 0.3 GB in each process that loads.
     window_s : float
         Length of the model's input in seconds; a shorter recording is padded.
     crop : {"random", "start"}
@@ -43,7 +50,10 @@ class DataSettings(Section):
         Lowest and highest gain in decibels; every sound gets one, after all other changes.
     """
 
-    manifests: tuple[str, ...] = Field(min_length=1)
+    manifests: tuple[str, ...] = ()
+    shards: tuple[str, ...] = ()
+    shards_share: float = Field(default=0.5, gt=0, lt=1)
+    shuffle_rows: int = Field(default=512, ge=8)
     window_s: float = Field(default=10.0, gt=0, le=600)
     crop: Literal["random", "start"] = "random"
     questions_per_example: int = Field(default=1, ge=1)
@@ -59,6 +69,8 @@ class DataSettings(Section):
 
     @model_validator(mode="after")
     def _settings_are_consistent(self) -> DataSettings:
+        if not self.manifests and not self.shards:
+            raise ValueError("there is nothing to train on; give manifests or shards")
         if (self.noise_probability or self.noise_only_probability) and not self.noise_folders:
             raise ValueError("noise_probability and noise_only_probability need noise_folders; give some")
         for name, (low, high) in (("noise_snr_db", self.noise_snr_db), ("gain_db", self.gain_db)):

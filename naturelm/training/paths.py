@@ -19,7 +19,7 @@ from naturelm.training.settings import EXAMPLE, TrainConfig, parse
 
 # Always a path; a model's name may also be that of a preset or of a model on the hub.
 _PATHS = (("model", "beats"), ("run", "storage"))
-_LISTS = (("data", "manifests"), ("data", "noise_folders"), ("evaluation", "manifests"))
+_LISTS = (("data", "manifests"), ("data", "shards"), ("data", "noise_folders"), ("evaluation", "manifests"))
 _MODELS = ("checkpoint", "new", "llm")
 
 
@@ -108,11 +108,12 @@ def check_files(config: TrainConfig, where: Path) -> None:
     for setting, paths, exists in (
         ("model.beats", [config.model.beats] if config.model.beats else [], os.path.isfile),
         ("data.manifests", config.data.manifests, os.path.isfile),
+        ("data.shards", config.data.shards, os.path.exists),
         ("evaluation.manifests", config.evaluation.manifests, os.path.isfile),
         ("data.noise_folders", config.data.noise_folders, os.path.isdir),
     ):
         for path in _missing(paths, exists):
-            kind = "directory" if exists is os.path.isdir else "file"
+            kind = "file" if exists is os.path.isfile else "directory"
             raise NaturelmError(_sentence(setting, path, kind, where))
 
 

@@ -33,11 +33,9 @@ def piece(path: str, duration_s: float, place: float, span: tuple[float, float] 
     """
     first_s, last_s = span or (0.0, claimed_s(path))
     start_s = first_s + place * max(0.0, last_s - first_s - duration_s)
-    blocks = list(
-        decode(
-            path, start_s=start_s, end_s=min(start_s + duration_s, last_s) if span else start_s + duration_s
-        )
-    )
+    end_s = start_s + duration_s
+    # In order, a piece of a long MP3 would take as long as all that is before it.
+    blocks = list(decode(path, start_s=start_s, end_s=min(end_s, last_s) if span else end_s, seek_lossy=True))
     return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
 
 

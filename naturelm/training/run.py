@@ -12,6 +12,7 @@ from naturelm.training.display import TrainProgress
 from naturelm.training.initial_model import check_start
 from naturelm.training.loop import Hooks, has_stalled, train
 from naturelm.training.settings import TrainConfig
+from naturelm.training.shards import open_shards
 from naturelm.training.step import Worker
 from naturelm.training.store import RunStore
 from naturelm.training.tasks import is_detection, is_naming
@@ -107,12 +108,17 @@ def streams(config: TrainConfig) -> tuple[Stream, Stream | None]:
     NaturelmError
         A manifest is missing or has no valid rows.
     """
-    stream = Stream(read_examples(config.data.manifests), config.data, config.seed)
+    data = config.data
+    shards = None
+    if data.shards:
+        longest_s = data.window_s * (data.time_scale if data.time_scale_probability else 1.0)
+        shards = open_shards(data.shards, config.seed, data.shuffle_rows, longest_s, data.crop == "random")
+    stream = Stream(read_examples(data.manifests), data, config.seed, shards)
     manifests = config.evaluation.manifests
     if not manifests:
         return stream, None
     # One question each: an example with several has the task of the first only.
-    settings = config.data.without_augmentation().model_copy(update={"questions_per_example": 1})
+    settings = data.without_augmentation().model_copy(update={"questions_per_example": 1})
     return stream, Stream(read_examples(manifests), settings, config.seed)
 
 

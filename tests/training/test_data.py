@@ -245,7 +245,7 @@ def test_only_broken_recordings_end_in_one_sentence(corpus):
         ({"noise_only_probability": 0.1}, "need noise_folders"),
         ({"gain_db": (0.0, -3.0)}, "give the lower number first"),
         ({"mixup_probability": 1.5}, "less than or equal to 1"),
-        ({"manifests": ()}, "at least 1 item"),
+        ({"manifests": ()}, "nothing to train on; give manifests or shards"),
         ({"window": 10}, "Extra inputs are not permitted"),
     ],
 )
