@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,7 +196,8 @@ def _print(comparison: Comparison) -> None:
     for name, (before, after) in comparison.found.items():
         right = comparison.correct[name]
         table.add_row(printable(name), str(before.of), *map(str, (before, after, *right)))
-    console = Console(markup=False)
+    # Where nobody looks, lines are not broken.
+    console = Console(markup=False, width=None if sys.stdout.isatty() else _WIDE)
     console.print(table)
     before, after = comparison.exact
     click.echo(f"exactly right: {before} before, {after} after; 95 % intervals in brackets")
