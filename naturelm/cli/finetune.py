@@ -12,6 +12,8 @@ import click
 from naturelm.cli import INTERRUPTED
 from naturelm.cli._options import address_option, model_option
 
+_WIDE = 200
+
 if TYPE_CHECKING:
     from naturelm.training.display import TrainProgress
     from naturelm.training.finetune import Comparison
