@@ -92,8 +92,6 @@ def process_archive(
     check_local(resolve(config.model.name), config.windows.length_s)
     config = fitted_to(out, config)
     scan = scan_archive(paths, out, config)
-    for kind in scan.left_out:
-        progress.say(f"left out: {kind.sentence}")
     if not embed_only:
         _check_label_lists(scan.recordings, config)
     model = known_weights(config.model.name)

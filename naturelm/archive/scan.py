@@ -14,6 +14,7 @@ from naturelm.config.archive import ArchiveConfig
 from naturelm.errors import NaturelmError
 from naturelm.ids import split_segment_id
 from naturelm.recordings import LeftOut, Recording, find_audio, probe_all
+from naturelm.recordings.discovery import OutsideLink
 from naturelm.recordings.name_patterns import apply_pattern
 from naturelm.recordings.station_names import BY_PATTERN, Placement, overlaps, place_stations
 from naturelm.recordings.stations import Stations, read_stations
@@ -24,6 +25,8 @@ from naturelm.results.output import Output
 from naturelm.results.scans import Manifests, Scope, Seen, place_of
 from naturelm.storage import Location
 from naturelm.text import counted, suggestion
+
+_LINKS_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Scan:
         Recordings that the selection leaves out because their start time is not known.
     placement : Placement
         How the stations of `own` were found.
+    links : list of OutsideLink
+        Links that were followed out of the archive.
     """
 
     own: list[Recording]
@@ -55,6 +60,7 @@ class Scan:
     left_out: list[LeftOut]
     undated: int
     placement: Placement
+    links: list[OutsideLink]
 
     def station_sources(self) -> dict[str, tuple[str, ...]]:
         """By station: how it was found, in a few words for each way."""
@@ -69,6 +75,9 @@ class Scan:
     def notices(self) -> list[str]:
         """One sentence for each kind of thing that was left out or ignored."""
         lines = [f"left out: {kind.sentence}" for kind in self.left_out]
+        lines += [f"followed link: {link.sentence}" for link in self.links[:_LINKS_SHOWN]]
+        if len(self.links) > _LINKS_SHOWN:
+            lines.append(f"followed links: {len(self.links) - _LINKS_SHOWN} more lead out of the archive")
         copies = copied(self.recordings)
         if copies:
             first, second = copies[0]
@@ -143,7 +152,9 @@ def scan_archive(paths: Sequence[Location], out: Location, config: ArchiveConfig
         recordings = [stations.describe(recording) for recording in recordings]
         _check_stations_file(config, stations, recordings)
     undated = check_selection(recordings, config.selection, config.windows)
-    return Scan(own, recordings, Scope.of(paths, own), stations, found.left_out, undated, placement)
+    return Scan(
+        own, recordings, Scope.of(paths, own), stations, found.left_out, undated, placement, found.links
+    )
 
 
 def _check_stations_file(config: ArchiveConfig, stations: Stations, recordings: Sequence[Recording]) -> None:

@@ -6,12 +6,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from naturelm.errors import NaturelmError
 from naturelm.recordings.formats import extension_of, is_recording_extension
 from naturelm.storage import Location, StorePath, find, list_files, location
+from naturelm.text import counted
 
 # Where systems and network disks keep what was deleted.
 _BINS = frozenset({
@@ -32,9 +33,13 @@ SYSTEM_DIRECTORIES = "directories of operating systems and network disks"
 APPLE_DOUBLES = "files in which macOS keeps Finder settings"
 HIDDEN = "hidden files and directories"
 OTHER_FILES = "files that are no recordings"
+KERNEL_DIRECTORIES = "directories in which the operating system shows itself"
 OUTPUTS = "directories of results or clips of this program"
 
 _NAMES_SHOWN = 5
+
+# Endless directories, and devices that deliver sound and noise without end.
+_KERNEL = tuple(Path(name) for name in ("/proc", "/sys", "/dev"))
 
 IsOutput = Callable[[Location, Collection[str]], bool]
 
@@ -91,6 +96,30 @@ class LeftOut:
         return f"{self.count} {self.what} ({', '.join(self.names)})"
 
 
+@dataclass(slots=True)
+class OutsideLink:
+    """A link to a directory outside of the one that is searched. It is followed, because disks are mounted so.
+
+    Attributes
+    ----------
+    path, target : str
+        The link, and the directory that it leads to, as text.
+    recordings : int
+        How many recordings were found behind it.
+    """
+
+    path: str
+    target: str
+    recordings: int = 0
+
+    @property
+    def sentence(self) -> str:
+        """Ready to be printed."""
+        return (
+            f"{self.path} leads out of the archive to {self.target}: {counted(self.recordings, 'recording')}"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a search found.
@@ -101,10 +130,13 @@ class Found:
         Recordings, in the order of the paths given, within each sorted by relative path.
     left_out : list of LeftOut
         What else is there, each kind once.
+    links : list of OutsideLink
+        Links that were followed out of the directories that were searched.
     """
 
     files: list[FoundFile]
     left_out: list[LeftOut]
+    links: list[OutsideLink] = field(default_factory=list)
 
 
 def path_to_text(path: str) -> str:
@@ -131,11 +163,12 @@ def find_audio(
 ) -> Found:
     """Find the recordings below directories, and files that are named outright.
 
-    A directory is searched through and through: links to directories are followed, each directory once, so
-    loops end. Recycle bins, directories of operating systems and network disks, and hidden files and directories below
-    it are left out and counted, as is every file that is no recording. A file or directory that is named outright is
-    taken whatever its name. A directory called `x.wav` is a directory. Broken links and directories that cannot be
-    listed are found too: probing gives them a row that says what is wrong.
+    A directory is searched through and through: links to directories are followed, each directory once however many
+    ways lead to it, so loops end; links that leave it are reported. `/proc`, `/sys` and `/dev` are not entered. Recycle
+    bins, directories of operating systems and network disks, and hidden files and directories below it are left out
+    and counted, as is every file that is no recording. A file or directory that is named outright is taken whatever its
+    name. A directory called `x.wav` is a directory. Broken links and directories that cannot be listed are found too:
+    probing gives them a row that says what is wrong.
 
     Parameters
     ----------
@@ -159,23 +192,24 @@ def find_audio(
     NaturelmError
         A path does not exist or cannot be listed.
     """
-    found: dict[str, FoundFile] = {}
     tally = _Tally()
+    walk = _Walk(tally, is_output)
     known = [location(path_from_text(root)) for root in roots]
     # A file among these is the root of nothing.
     known += [_absolute(place) for place in map(location, paths)]
+    # By path given.
+    found: list[list[FoundFile]] = []
+    walked: list[tuple[int, Path]] = []
     for given in paths:
         place = location(given)
         if isinstance(place, StorePath):
-            for file in _below_root(_find_in_store(place, tally, is_output), known):
-                found.setdefault(str(file.absolute), file)
+            found.append(_find_in_store(place, tally, is_output))
             continue
         root = Path(os.path.abspath(place))
         if not os.path.lexists(root):
             raise NaturelmError(f"{path_to_text(str(given))}: does not exist; give a directory or a file")
         if not root.is_dir():
-            outright = [FoundFile(root.parent, path_to_text(root.name), root)]
-            found.setdefault(str(root), *_below_root(outright, known))
+            found.append([FoundFile(root.parent, path_to_text(root.name), root)])
             continue
         try:
             os.scandir(root).close()
@@ -183,13 +217,23 @@ def find_audio(
             raise NaturelmError(
                 f"{path_to_text(str(given))}: cannot be listed ({error.strerror}); check its permissions"
             ) from None
-        below = [
+        walked.append((len(found), root))
+        found.append([])
+        walk.directories(root)
+    # Real directories of all paths first, so that adding a link never renames what is stored in the directory itself.
+    for _, root in walked:
+        walk.links(root)
+    for index, root in walked:
+        below = (
             FoundFile(root, path_to_text(path.relative_to(root).as_posix()), path)
-            for path in _walk(root, tally, is_output)
-        ]
-        for file in _below_root(sorted(below, key=lambda file: file.relative_path), known):
-            found.setdefault(str(file.absolute), file)
-    return Found(list(found.values()), tally.left_out())
+            for path in walk.found.get(root, ())
+        )
+        found[index] = sorted(below, key=lambda file: file.relative_path)
+    files: dict[str, FoundFile] = {}
+    for below_one in found:
+        for file in _below_root(below_one, known):
+            files.setdefault(str(file.absolute), file)
+    return Found(list(files.values()), tally.left_out(), walk.outside)
 
 
 def _absolute(place: Location) -> Location:
@@ -334,36 +378,91 @@ def _is_taken(key: str, tally: _Tally) -> bool:
     return False
 
 
-def _walk(root: Path, tally: _Tally, is_output: IsOutput) -> Iterator[Path]:
-    """Walk real directories first, so that adding a link never renames what is stored in the directory itself."""
-    seen: set[tuple[int, int]] = set()
-    directories, links = [root], list[Path]()
-    while directories or links:
-        directory = directories.pop() if directories else links.pop(0)
-        try:
-            status = directory.stat()
-            with os.scandir(directory) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-        except OSError:
-            yield directory
-            continue
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        if directory != root and is_output(directory, {entry.name for entry in entries}):
-            tally.add(OUTPUTS, directory.name)
-            continue
-        for entry in entries:
-            if _is_directory(entry):
-                why = _passed_over(entry.name)
-                if why is None:
-                    (links if entry.is_symlink() else directories).append(Path(entry.path))
+class _Walk:
+    """The recordings below directories, each directory entered once.
+
+    Attributes
+    ----------
+    found : dict of Path to list of Path
+        Recordings by the directory that was given.
+    outside : list of OutsideLink
+        Links that lead out of these.
+    """
+
+    def __init__(self, tally: _Tally, is_output: IsOutput) -> None:
+        self.found: dict[Path, list[Path]] = {}
+        self.outside: list[OutsideLink] = []
+        self._tally = tally
+        self._is_output = is_output
+        self._seen: set[tuple[int, int]] = set()
+        self._kernel_devices = {place.stat().st_dev for place in _KERNEL if place.is_dir()}
+        self._links: dict[Path, list[tuple[Path, OutsideLink | None]]] = {}
+
+    def directories(self, root: Path) -> None:
+        """Search a directory, without the links in it."""
+        if root not in self.found:
+            self.found[root], self._links[root] = [], []
+            self._search(root, root, None)
+
+    def links(self, root: Path) -> None:
+        """Follow the links that `directories` has met, and those behind them."""
+        real_root = os.path.realpath(root)
+        waiting = self._links[root]
+        while waiting:
+            link, via = waiting.pop(0)
+            real = os.path.realpath(link)
+            if via is None and not f"{real}/".startswith(f"{real_root.rstrip('/')}/"):
+                via = OutsideLink(path_to_text(str(link)), path_to_text(real))
+            before = len(self.found[root])
+            self._search(root, link, via)
+            number = len(self.found[root]) - before
+            if via is not None:
+                if number and not via.recordings:
+                    self.outside.append(via)
+                via.recordings += number
+
+    def _search(self, root: Path, top: Path, via: OutsideLink | None) -> None:
+        directories = [top]
+        found = self.found[root]
+        while directories:
+            directory = directories.pop()
+            try:
+                status = directory.stat()
+                with os.scandir(directory) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+            except OSError:
+                found.append(directory)
+                continue
+            if (status.st_dev, status.st_ino) in self._seen:
+                continue
+            if status.st_dev in self._kernel_devices and _is_of_kernel(directory, root):
+                self._tally.add(KERNEL_DIRECTORIES, os.path.realpath(directory))
+                continue
+            self._seen.add((status.st_dev, status.st_ino))
+            if directory != root and self._is_output(directory, {entry.name for entry in entries}):
+                self._tally.add(OUTPUTS, directory.name)
+                continue
+            for entry in entries:
+                if _is_directory(entry):
+                    why = _passed_over(entry.name)
+                    if why is not None:
+                        number = _recordings_below(entry.path) if why == IN_BINS else 1
+                        self._tally.add(why, entry.name, number)
+                    elif entry.is_symlink():
+                        self._links[root].append((Path(entry.path), via))
+                    else:
+                        directories.append(Path(entry.path))
+                elif is_audio_name(entry.name):
+                    found.append(Path(entry.path))
                 else:
-                    tally.add(why, entry.name, _recordings_below(entry.path) if why == IN_BINS else 1)
-            elif is_audio_name(entry.name):
-                yield Path(entry.path)
-            else:
-                tally.add_file(entry.name)
+                    self._tally.add_file(entry.name)
+
+
+def _is_of_kernel(directory: Path, root: Path) -> bool:
+    """Whether a directory is, or lies in, one of `_KERNEL`, and the user has not named one of there."""
+    real = Path(os.path.realpath(directory))
+    inside = [kernel for kernel in _KERNEL if real == kernel or kernel in real.parents]
+    return bool(inside) and not Path(os.path.realpath(root)).is_relative_to(inside[0])
 
 
 def _recordings_below(directory: str) -> int:

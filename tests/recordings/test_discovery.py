@@ -12,6 +12,7 @@ from naturelm.recordings import find_audio
 from naturelm.recordings.discovery import (
     HIDDEN,
     IN_BINS,
+    KERNEL_DIRECTORIES,
     SYSTEM_DIRECTORIES,
     path_from_text,
     path_to_text,
@@ -175,3 +176,39 @@ def test_odd_names_survive_as_text_and_open_again(tmp_path: Path, name: str) -> 
 def test_a_missing_path_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(NaturelmError, match=r"nowhere: does not exist; give a directory or a file$"):
         find_audio([tmp_path / "nowhere"])
+
+
+def test_links_out_of_the_archive_are_followed_and_reported(tmp_path: Path) -> None:
+    for name in ("disk/a.wav", "disk/deep/b.wav", "archive/own/c.wav", "empty/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "archive/disk2").symlink_to(tmp_path / "disk")
+    (tmp_path / "archive/inside").symlink_to(tmp_path / "archive/own")
+    (tmp_path / "archive/nothing").symlink_to(tmp_path / "empty")
+    (tmp_path / "disk/back").symlink_to(tmp_path / "archive")
+    found = find_audio([tmp_path / "archive"])
+    assert [file.relative_path for file in found.files] == ["disk2/a.wav", "disk2/deep/b.wav", "own/c.wav"]
+    (link,) = found.links
+    assert (link.path, link.target, link.recordings) == (
+        str(tmp_path / "archive/disk2"), str(tmp_path / "disk"), 2,
+    )  # fmt: skip
+
+
+def test_no_directory_is_taken_twice_whatever_leads_to_it(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two/a.wav").touch()
+    (tmp_path / "one/to_two").symlink_to(tmp_path / "two")
+    (tmp_path / "three").symlink_to(tmp_path / "two")
+    found = find_audio([tmp_path / "one", tmp_path / "two", tmp_path / "three"])
+    assert [(file.root, file.relative_path) for file in found.files] == [(tmp_path / "two", "a.wav")]
+    assert found.links == []
+
+
+@pytest.mark.parametrize("target", ["/proc", "/proc/self", "/sys", "/dev"])
+def test_directories_of_the_kernel_are_not_entered(tmp_path: Path, target: str) -> None:
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "link").symlink_to(target)
+    found = find_audio([tmp_path])
+    assert [file.relative_path for file in found.files] == ["a.wav"]
+    assert [kind.what for kind in found.left_out] == [KERNEL_DIRECTORIES]
