@@ -188,6 +188,9 @@ def decide(
     row = rows[current]
     new_label = new_label if decision == "relabel" else None
     try:
+        # What comes through the interface for programs may be anything.
+        if not all(isinstance(text, str) for text in (reviewer or "", new_label or "")):
+            raise NaturelmError("a label and a name are text")
         if decision == "relabel" and not (new_label and new_label.strip()):
             raise NaturelmError("choose or type what it is, then click Relabel")
         results.review(row, decision, reviewer or "", new_label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 _OWN_NAMES = frozenset({"127.0.0.1", "localhost"})
+_HTTP_PORT = 80
+_SHUTDOWN_S = 5
 
 # Gradio's page needs scripts and styles within the page, and workers made from blobs to record sound.
 _POLICY = (
@@ -55,10 +58,12 @@ class OwnPagesOnly:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        host = headers.get(b"host", b"").decode("latin-1")
+        # Names are the same in upper and lower case; a port that is left out is HTTP's.
+        host = _with_port(headers.get(b"host", b"").decode("latin-1"))
         origin = headers.get(b"origin")
-        foreign = origin is not None and urlsplit(origin.decode("latin-1")).netloc != host
-        if host.partition(":")[0] not in _OWN_NAMES or foreign:
+        foreign = origin is not None and _with_port(_netloc(origin.decode("latin-1"))) != host
+        own_port = (scope.get("server") or ("", _HTTP_PORT))[1]
+        if host not in {f"{name}:{own_port}" for name in _OWN_NAMES} or foreign:
             await send({"type": "http.response.start", "status": 403, "headers": []})
             await send({"type": "http.response.body", "body": b"this page is for its own machine only"})
             return
@@ -69,6 +74,26 @@ class OwnPagesOnly:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+def _with_port(netloc: str) -> str:
+    name, colon, port = netloc.lower().partition(":")
+    return f"{name}:{port}" if colon else f"{name}:{_HTTP_PORT}"
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # half of an IPv6 address
+        return ""
+
+
+def _refuse_download(url: str, cache_dir: str) -> str:
+    raise ValueError("this page takes uploads and no addresses")
+
+
+async def _refuse_download_later(url: str, cache_dir: str) -> str:
+    return _refuse_download(url, cache_dir)
 
 
 def build_app(asker: Asker, results: Results | None) -> FastAPI:
@@ -84,12 +109,18 @@ def build_app(asker: Asker, results: Results | None) -> FastAPI:
     try:
         import gradio as gr
         from fastapi import FastAPI
+        from gradio import processing_utils
     except ImportError:
         raise NaturelmError(
             "the web app needs gradio; install it with: pip install 'naturelm[app]'"
         ) from None
 
     from naturelm.app.page import build_page, css, theme
+
+    # Gradio fetches the address that a visitor gives in place of an upload; no setting keeps it from that.
+    processing_utils.async_ssrf_protected_download = _refuse_download_later
+    processing_utils.ssrf_protected_download = processing_utils.save_url_to_cache = _refuse_download
+    processing_utils.unsafe_download = _refuse_download
 
     page = build_page(asker, results)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -116,6 +147,10 @@ def build_app(asker: Asker, results: Results | None) -> FastAPI:
     return app
 
 
+def _exit(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
 def serve(asker: Asker, results: Results | None, port: int) -> None:
     """Serve the page on 127.0.0.1 until interrupted.
 
@@ -124,13 +159,21 @@ def serve(asker: Asker, results: Results | None, port: int) -> None:
     NaturelmError
         Gradio is not installed, or the port is taken.
     """
+    # As an exception, a signal that ends the process lets the folder of the uploads be removed. uvicorn sends itself
+    # again the one that ended it.
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None:
+            signal.signal(number, _exit)
     # Uploads lie in a folder of this process that only its user may enter, and go when it ends.
     with tempfile.TemporaryDirectory(prefix="naturelm-app-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         app = build_app(asker, results)
         import uvicorn
 
-        config = uvicorn.Config(app, host=HOST, port=port, log_level="warning")
+        config = uvicorn.Config(
+            app, host=HOST, port=port, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_S
+        )
         try:
             socket = config.bind_socket()
         except SystemExit:
@@ -138,6 +181,5 @@ def serve(asker: Asker, results: Results | None, port: int) -> None:
         # From here on connections wait; uvicorn takes longer to accept them.
         socket.listen(config.backlog)
         print(f"naturelm is at http://{HOST}:{socket.getsockname()[1]} (Ctrl+C ends it)", flush=True)
-        # It sends itself again the signal that ended it.
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[socket])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import unicodedata
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,6 +62,12 @@ class Review:
     new_label: str | None = None
 
     def __post_init__(self) -> None:
+        for what in ("new_label", "reviewer"):
+            text = getattr(self, what)
+            if text is not None and not isinstance(text, str):
+                raise NaturelmError(f"{what} is {type(text).__name__}; give text")
+            if any(unicodedata.category(character) in ("Cc", "Cs") for character in text or ""):
+                raise NaturelmError(f"{what} {text!r} contains control characters; give plain text")
         if self.decision not in get_args(Decision):
             raise NaturelmError(f"decision is {self.decision!r}; give agree, disagree or relabel")
         if (self.decision == "relabel") != bool(self.new_label and self.new_label.strip()):

@@ -46,6 +46,30 @@ def results(tmp_path: Path) -> Results:
 # --- the reviews table
 
 
+@pytest.mark.parametrize("text", ["a\x1b[31mb", "a\nb", "\x00", "\x85", "\ud800", ["a"], 7])
+@pytest.mark.parametrize("what", ["new_label", "reviewer"])
+def test_control_characters_half_surrogates_and_what_is_no_text_are_refused(what: str, text: Any) -> None:
+    with pytest.raises(NaturelmError, match=what):
+        review(**{"decision": "relabel", "new_label": "Toad"} | {what: text})
+
+
+@pytest.mark.parametrize("text", ["湿地の鳥", "Zoë", "🦉"])
+def test_names_in_any_script_are_kept(tmp_path: Path, text: str) -> None:
+    append_review(tmp_path, review(reviewer=text))
+    assert read_reviews(tmp_path)["reviewer"].to_pylist() == [text]
+
+
+@pytest.mark.parametrize("text", [["Owl"], {"a": 1}, 3.5, "x\x07", "\udfff"])
+def test_a_label_that_is_no_plain_text_is_a_sentence_on_the_page(results: Results, text: Any) -> None:
+    pytest.importorskip("gradio")
+    from naturelm.app.explore_tab import decide
+
+    rows = results.search(Filters()).rows
+    shown = decide(results, "relabel", rows, 0, "me", text)
+    assert "text" in str(shown[3])
+    assert read_reviews(results.directory).num_rows == 0
+
+
 def test_each_decision_is_one_row_with_time_and_reviewer(tmp_path: Path) -> None:
     before = dt.datetime.now(dt.UTC)
     append_review(tmp_path, review(reviewer="Ada"))

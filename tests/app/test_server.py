@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 import uuid
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +120,87 @@ def test_another_page_cannot_have_a_visitors_browser_ask(client: httpx.Client, a
     assert client.get("/config", headers={"Host": "evil.example"}).status_code == 403
     assert client.get("/config", headers={"Origin": "null"}).status_code == 403
     assert client.get("/config", headers={"Origin": app.address}).status_code == 200
+
+
+def test_host_names_are_compared_without_case_and_with_their_port(
+    client: httpx.Client, app: RunningApp
+) -> None:
+    port = app.address.rsplit(":", 1)[1]
+
+    def status(**headers: str) -> int:
+        return client.get("/config", headers=headers).status_code
+
+    assert status(Host=f"LOCALHOST:{port}") == 200
+    assert status(Host=f"LocalHost:{port}", Origin=f"http://localhost:{port}") == 200
+    assert status(Host="localhost") == status(Host="localhost:1") == 403
+    assert status(Host=f"localhost:{port}", Origin="http://localhost:1") == 403
+    assert status(Host=f"localhost:{port}", Origin="http://[") == 403
+
+
+@pytest.mark.parametrize("meta", [{"meta": {"_type": "gradio.FileData"}}, {}])
+def test_an_address_in_place_of_an_upload_is_not_fetched(
+    meta: dict[str, Any], client: httpx.Client, config: dict[str, Any]
+) -> None:
+    asked: list[str] = []
+
+    class Listening(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listening) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        file = {"path": f"http://127.0.0.1:{web.server_port}/a.wav", "url": "http://example.com/a.wav"} | meta
+        for files, recorded in (([file], None), (None, file)):
+            messages = submitted(client, config, files, recorded)
+            assert messages[-1]["msg"] == "process_completed"
+            assert "windows answered" not in json.dumps(messages)
+        web.shutdown()
+    assert asked == []
+
+
+def test_no_address_is_even_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    processing_utils = pytest.importorskip("gradio.processing_utils")
+    for name in (
+        "async_ssrf_protected_download",
+        "ssrf_protected_download",
+        "save_url_to_cache",
+        "unsafe_download",
+    ):
+        monkeypatch.setattr(processing_utils, name, getattr(processing_utils, name))
+    server.build_app(Asker(str(SMALL_MODEL)), None)
+
+    def look_up(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("a name was looked up")
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    for download in (processing_utils.save_url_to_cache, processing_utils.unsafe_download):
+        with pytest.raises(ValueError, match="no addresses"):
+            download("http://example.com/a.wav", "/tmp")
+    with pytest.raises(ValueError, match="no addresses"):
+        asyncio.run(processing_utils.async_ssrf_protected_download("http://example.com/a.wav", "/tmp"))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_uploads_go_when_the_server_is_ended(name: str, tmp_path: Path) -> None:
+    command = "from naturelm.cli.inference_app import inference_app; inference_app()"
+    with subprocess.Popen(
+        [sys.executable, "-c", command, "--model", str(SMALL_MODEL), "--port", "0"],
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path)},
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().split()[3]
+            upload = httpx.post(
+                f"{address}/gradio_api/upload", files={"files": ("a.wav", b"RIFF")}, timeout=60
+            )
+            assert upload.status_code == 200
+            assert [path.name for path in tmp_path.rglob("*.wav")] == ["a.wav"]
+            process.send_signal(getattr(signal, name))
+            assert process.wait(30) in (128 + getattr(signal, name), -getattr(signal, name))
+            assert list(tmp_path.glob("naturelm-app-*")) == []
+        finally:
+            process.kill()
 
 
 def test_page_forbids_requests_to_other_hosts(client: httpx.Client) -> None:
