@@ -35,7 +35,7 @@ ORDER = (
         "tables",
         "embeddings",
     ),
-    *("training", "evaluation", "bench", "app", "service", "cli"),
+    *("training", "embeddings", "evaluation", "bench", "app", "service", "cli"),
 )
 RANK = {name: rank for rank, name in enumerate(ORDER)}
 MOST_LOOSE_MODULES = 10

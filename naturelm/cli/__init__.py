@@ -28,6 +28,7 @@ VERBS = {
     "query": "Query the tables with SQL.",
     "summary": "Print labels by hour, hours analysed and recording statuses.",
     "search": "Find the windows that sound most like a given sound.",
+    "probe": "Train a classifier on reviewed windows; apply it to every window.",
     "events": "Merge neighbouring detections of one label.",
     "export": "Write detections for Raven, Audacity, Kaleidoscope, BirdNET, Camtrap DP and others.",
     "clips": "Cut the best detections out of the original recordings.",

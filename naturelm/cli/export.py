@@ -9,6 +9,7 @@ import click
 from naturelm.cli._options import label_option, min_score_option, query_id_option
 from naturelm.errors import NaturelmError
 from naturelm.results.analysis import read_analysis
+from naturelm.results.probe_files import PROBE_QUERY, probe_files
 from naturelm.tables.duckdb_errors import told
 from naturelm.tables.export import FORMATS, get_format
 from naturelm.tables.export.source import ExportSource, roots_of_recordings
@@ -55,7 +56,7 @@ def export(
     """
     module = get_format(form)
     queries = read_analysis(directory).queries
-    check_query_ids(query_ids, queries)
+    check_query_ids(query_ids, [*queries, PROBE_QUERY] if probe_files(directory) else queries)
     with interruptible(open_tables(directory, locked=True)) as connection:
         check_labels(connection, labels)
         source = ExportSource(

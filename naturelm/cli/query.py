@@ -56,9 +56,9 @@ def query(
 ) -> None:
     """Run a SQL query (DuckDB's dialect) on the tables in DIRECTORY; "-" reads it from standard input.
 
-    The tables are recordings, answers, detections, captions, embeddings, events, labels, reviews, decisions and
-    reviewed_labels. SQL can change nothing and reach no other file and no network. Times are in UTC unless the
-    column's name ends in _local.
+    The tables are recordings, answers, detections, captions, probe_detections, embeddings, events, labels, reviews,
+    decisions and reviewed_labels. SQL can change nothing and reach no other file and no network. Times are in UTC
+    unless the column's name ends in _local.
 
     \b
     naturelm query night "SELECT label, count(*) FROM detections GROUP BY label"

@@ -7,6 +7,7 @@
     _plans/<hash>.parquet                    what scans found
     _runs/<start>.json                       what ran
     reviews/<time>.parquet                   what people decided about detections
+    probe_detections/<probe>/<station>/<date>.parquet   what probes found
     _lock.json                               who writes
     _vectors/                                analysis.yaml, staged segments and recordings of the embeddings
 
@@ -33,6 +34,7 @@ RUNS = "_runs"
 REVIEWS = "reviews"
 LOCK = "_lock.json"
 VECTORS_HOME = "_vectors"
+PROBES = "probe_detections"
 CLIPS = "clips.csv"
 """The list in a directory of clips."""
 

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from naturelm.errors import NaturelmError
 from naturelm.results.analysis import check_version
 from naturelm.results.layout import holds_results
-from naturelm.results.schemas import RECORDINGS, TABLES
+from naturelm.results.probe_files import probe_files
+from naturelm.results.schemas import DETECTIONS, RECORDINGS, TABLES
 from naturelm.results.table_sets import VECTORS, WORDS, TableSet
 from naturelm.results.visible import Visible, read_visible
 from naturelm.segments import Day
@@ -59,7 +60,8 @@ def open_tables(directory: str | Location, *, locked: bool = False) -> duckdb.Du
     Returns
     -------
     duckdb.DuckDBPyConnection
-        With the views `recordings`, `answers`, `detections`, `captions`, `embeddings`, `labels`, `events`,
+        With the views `recordings`, `answers`, `detections`, `captions`, `probe_detections`, `embeddings`, `labels`,
+        `events`,
         `reviews`, `decisions` and `reviewed_labels` and the table function `events_of(gap_s, min_score)`.
         `.sql(query)` gives `.arrow()`, `.df()`, `.pl()` and `.fetchall()`. Times are shown in UTC.
 
@@ -213,9 +215,20 @@ def _create_tables(
     words = read_visible(directory, WORDS) if has_words else Visible({})
     found = _create_views(connection, words, WORDS, "words", columns, folders)
     views |= {name: view for name, view in found.items() if name != RECORDINGS or has_words}
+    probes = {f"{number}.parquet": file for number, file in enumerate(probe_files(directory))}
+    folders["probes"] = dict(probes) or {"empty.parquet": _empty_file(TABLES[DETECTIONS])}
     connection.register_filesystem(ServedFiles(folders))
-    for name, view in views.items():
-        connection.execute(f"CREATE VIEW {name} AS {view}")
+    selected = ", ".join(TABLES[DETECTIONS].names)
+    # Rows of recordings that are gone since a probe was applied do not count.
+    views["probe_detections"] = (
+        f"SELECT {selected} FROM {_files('probes', False, 'hive_partitioning = false')} "
+        "WHERE recording_id IN (SELECT recording_id FROM recordings)"
+    )
+    if probes:
+        views[DETECTIONS] += f" UNION ALL SELECT {selected} FROM probe_detections"
+    # `recordings` first, and `detections` last: views are made of others.
+    for name in sorted(views, key=lambda name: (name != RECORDINGS, name == DETECTIONS)):
+        connection.execute(f"CREATE VIEW {name} AS {views[name]}")
 
 
 def _create_views(
