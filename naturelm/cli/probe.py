@@ -55,8 +55,8 @@ def train(
     recordings, and of other stations.
     """
     from naturelm.embeddings.examples import annotated_spans, gather, reviewed_spans
-    from naturelm.embeddings.fitting import train_probe
-    from naturelm.embeddings.probe import write_probe
+    from naturelm.embeddings.probe_model import write_probe
+    from naturelm.embeddings.probe_training import train_probe
     from naturelm.embeddings.vectors import StoredVectors
 
     stored = StoredVectors(directory)
@@ -85,7 +85,7 @@ def apply(directory: Location, probes: tuple[Path, ...], min_score: float | None
     Only days that are new or have changed are scored. Another probe for the same label replaces the rows of the first.
     """
     from naturelm.embeddings.applying import apply_probes
-    from naturelm.embeddings.probe import read_probe
+    from naturelm.embeddings.probe_model import read_probe
     from naturelm.embeddings.vectors import StoredVectors
 
     read = [(path, read_probe(path)) for path in probes]

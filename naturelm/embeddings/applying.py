@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from naturelm.embeddings.probe import Probe
+from naturelm.embeddings.probe_model import Probe
 from naturelm.embeddings.vectors import StoredVectors, VectorBatch
 from naturelm.errors import NaturelmError
 from naturelm.labels import normal_form
@@ -104,6 +104,7 @@ def apply_probes(
                             "query": PROBE_QUERY,
                             "label": probe.label,
                             "score": float(score),
+                            "text": probe.label,
                             "model": f"probe {probe.id} of {probe.encoder}",
                         }
                         for row, score in zip(rows, scores[chosen], strict=True)

@@ -18,9 +18,7 @@ from naturelm.tables.originals import archive_roots
 from naturelm.tables.query import open_tables
 from naturelm.text import suggestion
 from naturelm.training.annotations import read_annotations
-
-# A window counts for a span of sound if they share this much, or all of the shorter one.
-_SHARED_S = 0.5
+from naturelm.windows import MIN_NEW_S
 
 # Recording, start and end in seconds, and whether the label is there.
 _Span = tuple[str, float, float, bool]
@@ -196,8 +194,9 @@ def gather(stored: StoredVectors, spans: Sequence[_Span], background: int, seed:
 
 
 def _shares(start_s: float, end_s: float, from_s: float, to_s: float) -> bool:
+    """Whether a window and a span have enough sound in common, or all of the shorter one."""
     shared_s = min(end_s, to_s) - max(start_s, from_s)
-    return shared_s > 0 and shared_s >= min(_SHARED_S, end_s - start_s, to_s - from_s) - 1e-6
+    return shared_s > 0 and shared_s >= min(MIN_NEW_S, end_s - start_s, to_s - from_s) - 1e-6
 
 
 def _draw(recording_id: str, window: int, seed: int) -> float:

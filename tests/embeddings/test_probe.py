@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from naturelm.cli import main
-from naturelm.embeddings.probe import Probe, read_probe, write_probe
+from naturelm.embeddings.probe_model import Probe, read_probe, write_probe
 from naturelm.embeddings.vectors import StoredVectors
 from naturelm.tables.query import open_tables
 from naturelm.tables.reviews import Review, append_review

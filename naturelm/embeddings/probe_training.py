@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from naturelm.embeddings.examples import Examples
-from naturelm.embeddings.probe import Probe
+from naturelm.embeddings.probe_model import Probe
 from naturelm.embeddings.vectors import StoredVectors
 from naturelm.errors import NaturelmError
 
