@@ -12,7 +12,7 @@ from naturelm.config.name_pattern import GivenPattern
 from naturelm.config.spans import parse_dates, parse_hours
 from naturelm.config.station_rule import parse_station_rule
 from naturelm.ids import settings_hash
-from naturelm.text import printable
+from naturelm.text import composed, printable
 from naturelm.windows import check_window
 
 QueryKind = Literal["detection", "caption", "classification"]
@@ -103,7 +103,7 @@ class Query(Section):
 
     def labels_at(self, station: str) -> tuple[str, ...]:
         """The closed list that applies at a station."""
-        own = (entry.labels for entry in self.station_labels if entry.station == station)
+        own = (entry.labels for entry in self.station_labels if composed(entry.station) == composed(station))
         return next(own, self.labels)
 
 

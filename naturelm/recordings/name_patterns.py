@@ -13,6 +13,7 @@ from naturelm.recordings.names import parse_name
 from naturelm.recordings.readings import readings
 from naturelm.recordings.recording import Recording
 from naturelm.recordings.times import in_utc, is_possible_offset, is_possible_start
+from naturelm.text import composed
 
 
 def apply_pattern(recordings: Sequence[Recording], text: str) -> list[Recording]:
@@ -41,7 +42,7 @@ def _by_pattern(recording: Recording, pattern: GivenPattern) -> Recording:
     said = pattern.read(recording.path)
     if said is None:
         return recording
-    station = said.station or recording.station
+    station = composed(said.station) if said.station else recording.station
     start = said.start_local
     if start is None:
         return replace(recording, station=station)

@@ -234,3 +234,25 @@ def test_spreadsheets_write_a_mark_first_and_blanks(tmp_path):
     path = tmp_path / "stations.csv"
     path.write_bytes("\ufeffstation, latitude ,longitude\r\n A , 52.1, 4.4\r\n".encode())
     assert read_stations(path).describe(recording()).latitude == 52.1
+
+
+def test_a_station_is_the_same_in_both_unicode_forms_wherever_it_is_written(tmp_path):
+    """Folders of macOS are decomposed; what people type is composed."""
+    from naturelm.archive.scan import scan_archive
+    from tests.archive.stub_runs import record, settings
+
+    composed_name, decomposed = "H\u00f6hle", "Ho\u0308hle"
+    record(tmp_path / "archive" / decomposed / "20240510_053000.wav", 1, seconds=12)
+    record(tmp_path / "archive" / f"{decomposed}_20240511_053000.wav", 2, seconds=12)
+    for written in (composed_name, decomposed):
+        (tmp_path / "stations.csv").write_text(f"station,timezone\n{written},UTC+1\n", "utf-8")
+        for section in ({}, {"name_pattern": "{station}_%Y%m%d_%H%M%S"}):
+            config = settings(
+                recordings=section, selection={"stations": (written,)}, stations_file=str(tmp_path / "stations.csv"),
+                queries=[{"id": "q", "prompt": "?", "kind": "classification", "labels": ("a",),
+                          "station_labels": [{"station": written, "labels": ("b",)}]}],
+            )  # fmt: skip
+            found = scan_archive([tmp_path / "archive"], tmp_path / "out", config)
+            assert {recording.station for recording in found.recordings} == {composed_name}
+            assert all(recording.start_time is not None for recording in found.recordings)
+            assert config.queries[0].labels_at(composed_name) == ("b",)
