@@ -9,6 +9,7 @@ station where each occurs on several recordings, which those of a counter do not
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -58,9 +59,14 @@ def place(relative_path: str, root_name: str) -> str:
 
 def _places(relative_path: str) -> Iterator[str]:
     """Directories of a path that may be named after a place, the outermost first; the first of all where none is."""
-    directories = PurePosixPath(relative_path).parts[:-1]
-    named = [part for part in directories if not _NO_PLACE.fullmatch(part)]
-    return iter(named or directories[:1])
+    return iter(_named_places(relative_path.rpartition("/")[0]))
+
+
+# Files of one directory come together.
+@functools.lru_cache(maxsize=1024)
+def _named_places(directory: str) -> tuple[str, ...]:
+    directories = PurePosixPath(directory).parts
+    return tuple(part for part in directories if not _NO_PLACE.fullmatch(part)) or directories[:1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +223,10 @@ def _divided(recordings: Sequence[Recording], known: frozenset[Division]) -> Pla
 
 def _leaves(group: _Group, keys: Sequence[str], divisions: set[Division]) -> Iterator[_Group]:
     """A group, or the groups that it is divided into."""
+    has_overlaps = bool(overlaps(group.members))
     for position, key in enumerate(keys):
+        if not has_overlaps and key != _NUMBER_KEY and (group.chain, key) not in divisions:
+            continue
         if key == _NUMBER_KEY and group.source == BY_NAME:
             continue
         parts: dict[str | None, list[Recording]] = defaultdict(list)
@@ -225,7 +234,7 @@ def _leaves(group: _Group, keys: Sequence[str], divisions: set[Division]) -> Ite
             parts[_KEYS[key](recording)].append(recording)
         is_known = (group.chain, key) in divisions and any(part is not None for part in parts)
         is_told_apart = len(parts) > 1 and (
-            _parts_overlap(parts) or (key == _NUMBER_KEY and _are_numbered(parts))
+            (has_overlaps and _parts_overlap(parts)) or (key == _NUMBER_KEY and _are_numbered(parts))
         )
         if not is_known and not is_told_apart:
             continue
