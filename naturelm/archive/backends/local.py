@@ -12,6 +12,7 @@ from naturelm.archive.stages import Ask, Decode, DecodedSegment
 from naturelm.archive.stopping import Stop
 from naturelm.config.archive import ArchiveConfig
 from naturelm.errors import RunStopped
+from naturelm.machine import usable_cores
 from naturelm.results.rows import AnsweredSegment
 from naturelm.segments import Read
 
@@ -48,7 +49,7 @@ def answer_here(
     with _decoded_ahead(reads, config, lambda: stop.asked(register.longest_s())) as batches:
         try:
             # Decoding begins while the model is loaded.
-            ask = CarefulAsk(make_ask(config, threads=1), register)
+            ask = CarefulAsk(make_ask(config, threads=usable_cores()), register)
             for batch in batches:
                 if stop.asked(register.longest_s()):
                     return
