@@ -1,8 +1,8 @@
 """Who is at work on what: so that nothing that kills its worker can go round for ever, and a run can end early.
 
 A segment that kills the process of its model (a poison segment) would be given to a fresh process again and again. A
-`Register` outlives the workers: they tell it what they begin and end. What was begun three times and never ended is
-given up, with status `crashed`.
+`Register` outlives the workers: they report to it what they begin and end. What was begun three times and never ended
+is given up, with status `crashed`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from naturelm.segments import Read
 ATTEMPTS = 3
 """Attempts at one segment after which it is given up."""
 
-# After an attempt that failed so many windows fewer are heard at once: most often memory was what it lacked.
+# After an attempt that failed so many windows fewer are processed at once: most often memory was what it lacked.
 _SHRINK = 8
 
 
@@ -62,7 +62,7 @@ class Register:
         self._stopping = True
 
     def longest_s(self) -> float:
-        """Seconds that the longest attempt took: so long a run may go on after `stop`."""
+        """Seconds that the longest attempt took: so long may a run continue after `stop`."""
         return self._longest_s
 
 
@@ -170,8 +170,10 @@ class CarefulAsk:
             except Exception as again:
                 _check_device(again)
                 error, attempts = again, attempts + 1
-        said = " ".join(str(error).split())[:200]
-        return crashed(part, f"the model failed on it ({type(error).__name__}{': ' if said else ''}{said})")
+        message = " ".join(str(error).split())[:200]
+        return crashed(
+            part, f"the model failed on it ({type(error).__name__}{': ' if message else ''}{message})"
+        )
 
 
 def decode_carefully(decode: Decoding, read: Read, register: Registered) -> Iterator[DecodedSegment]:

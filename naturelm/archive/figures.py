@@ -71,7 +71,7 @@ class Figures:
 
     @property
     def left(self) -> str:
-        """How long it will take and when it ends by this machine's clock; "" where that cannot be told."""
+        """How long it will take and when it ends by this machine's clock; "" where that is unknown."""
         if not self.left_s:
             return ""
         finish = dt.datetime.now() + dt.timedelta(seconds=self.left_s)

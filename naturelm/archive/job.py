@@ -34,7 +34,7 @@ from naturelm.results.table_sets import VECTORS
 from naturelm.segments import Read
 from naturelm.storage import Location
 
-# So many of the first segments tell a broken model from a broken segment.
+# So many first segments distinguish a broken model from a broken segment.
 _ALL_CRASH = 8
 
 
@@ -81,14 +81,14 @@ def process_archive(
     NaturelmError
         A path is missing, there are no recordings, the model is unknown, or `out` cannot be used or is in use.
     RunStopped
-        The run cannot go on. What it did is kept.
+        The run cannot continue. What it did is kept.
     """
     began = time.monotonic()
     stop = stop or Stop()
     lock = Lock(out, progress.say, lambda: stop.ask("another run has taken the output directory"))
     check_begun(out)
     lock.check()
-    # Names are checked first and weights are fetched last: a mistake is told before anything slow begins.
+    # Names are checked first and weights are fetched last: a mistake is reported before anything slow begins.
     check_local(resolve(config.model.name), config.windows.length_s)
     config = fitted_to(out, config)
     scan = scan_archive(paths, out, config)
@@ -166,7 +166,7 @@ def process_archive(
             except OSError as error:
                 progress.say(f"{out}: the run's record cannot be written ({error.strerror})")
             else:
-                progress.tell("end", **outcome)
+                progress.emit("end", **outcome)
     return counts
 
 

@@ -1,4 +1,4 @@
-"""What a run tells while it works: a display on a terminal, plain lines elsewhere, a log file, JSON for machines."""
+"""What a run reports while it works: a display on a terminal, plain lines elsewhere, a log file, JSON for machines."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class _Terminal(io.TextIOBase):
 class Progress:
     """Tells hours done and left, the rate, queues, GPUs, detections so far and recordings that failed.
 
-    Figures are told at regular times, by a thread of their own, whether results come or not.
+    Figures are reported at regular times, by a separate thread, whether results come or not.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class Progress:
         self._reading = threading.Lock()
 
     def also(self, listener: Listener, every_s: float) -> None:
-        """Have the figures told to a function too, every so many seconds and at the end, from another thread.
+        """Report the figures to a function too, every so many seconds and at the end, from another thread.
 
         An OSError that it raises is passed over: the run meets the same trouble itself and says so.
         """
@@ -138,7 +138,7 @@ class Progress:
         """Announce the work: seconds of sound to answer, recordings found and those done by earlier runs."""
         before = f", {done_before} of them done before" if done_before else ""
         self._line(f"{recordings} recordings{before}; {duration(total_s)} of sound to answer")
-        self.tell("start", recordings=recordings, done_before=done_before, total_s=round(total_s, 1))
+        self.emit("start", recordings=recordings, done_before=done_before, total_s=round(total_s, 1))
         if not total_s:
             return
         self._meter = Meter(total_s)
@@ -157,7 +157,7 @@ class Progress:
         """Take in how far the run has come."""
         for failure in counts.failures[self._failures :]:
             self._line(failure)
-            self.tell("failure", text=failure)
+            self.emit("failure", text=failure)
         self._failures = len(counts.failures)
         # Often called: summing up thousands of labels each time would take the driver's time.
         if time.monotonic() - self._looked >= _LOOK_EVERY_S:
@@ -165,7 +165,7 @@ class Progress:
             self._looked = time.monotonic()
 
     def show_queues(self, depths: Mapping[str, int]) -> None:
-        """Show how much waits for each stage: as it is when it is told, not as it is now."""
+        """Show how much waits for each stage: as of this call, not of now."""
         self._queues = depths
 
     def show_cluster(self, cluster: Mapping[str, float]) -> None:
@@ -175,9 +175,9 @@ class Progress:
     def say(self, line: str) -> None:
         """Print one line, above the display where there is one."""
         self._line(line)
-        self.tell("message", text=line)
+        self.emit("message", text=line)
 
-    def tell(self, event: str, **values: Any) -> None:
+    def emit(self, event: str, **values: Any) -> None:
         """Write one event for machines, where they listen."""
         if self._json_lines is None:
             return
@@ -188,12 +188,12 @@ class Progress:
                 self._json_lines.write(line + "\n")
                 self._json_lines.flush()
         except OSError as error:
-            # Nobody reads any more; the night goes on.
+            # Nobody reads any more; the run continues.
             self._json_lines = None
             self._line(f"no more JSON lines are written ({error.strerror})")
 
     def stop(self, counts: Counts | None = None) -> None:
-        """Take the display down, and tell the last figures."""
+        """Remove the display, and report the last figures."""
         if counts is not None:
             self.update(counts)
             self._meter.saw(counts)
@@ -220,7 +220,7 @@ class Progress:
             "line": time.monotonic() + _LINE_EVERY_S,
             "json": time.monotonic() + _JSON_EVERY_S,
         }
-        heard = [time.monotonic()] * len(self._listeners)
+        reported_at = [time.monotonic()] * len(self._listeners)
         while not self._ended.wait(0.5):
             now = time.monotonic()
             if now >= due["gpus"]:
@@ -228,21 +228,21 @@ class Progress:
                 self._gpus = read_gpus()
             if now >= due["json"]:
                 due["json"] = now + _JSON_EVERY_S
-                self.tell("progress", **self.figures.as_json())
+                self.emit("progress", **self.figures.as_json())
             if now >= due["line"]:
                 due["line"] = now + _LINE_EVERY_S
                 self._tell_line()
             late = [
                 number
                 for number, (_, every_s) in enumerate(self._listeners)
-                if now - heard[number] >= every_s
+                if now - reported_at[number] >= every_s
             ]
             self._tell_listeners([self._listeners[number][0] for number in late])
             for number in late:
-                heard[number] = now
+                reported_at[number] = now
 
     def _tell_figures(self) -> None:
-        self.tell("progress", **self.figures.as_json())
+        self.emit("progress", **self.figures.as_json())
         self._tell_line()
 
     def _tell_line(self) -> None:
@@ -282,6 +282,6 @@ class Progress:
             with self._writing:
                 self._log.write(f"{stamp} {printable(line)}\n")
         except OSError as error:
-            # The night goes on without its log.
+            # The run continues without its log.
             name, self._log = self._log.name, None
             self._print(f"{name}: the log ends here ({error.strerror})")

@@ -23,13 +23,13 @@ State = Literal["running", "complete", "interrupted", "died", "silent"]
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """A run as its record tells it.
+    """A run according to its record.
 
     Attributes
     ----------
     state : {"running", "complete", "interrupted", "died", "silent"}
-        `died`: its process is gone and never said so. `silent`: its last sign of life is old; what became of it, only
-        the machine that it was started on can tell.
+        `died`: its process is gone without a message. `silent`: its last sign of life is old; only the machine
+        that it was started on knows what became of it.
     host : str
     pid : int
         Where it was started, and the driver's process there.

@@ -1,4 +1,4 @@
-"""Ending a run early and in good order: on Ctrl-C, at a given time, or where it cannot go on."""
+"""Ending a run early and in good order: on Ctrl-C, at a given time, or when it cannot continue."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Stop:
         self.reason: str | None = None
         """What ended the run early; None where nothing did."""
         self.in_time = False
-        """Whether that was the given time: the run did what it was told."""
+        """Whether that was the given time: the run did what was requested."""
         self.has_begun = False
         """Whether there may be work in flight. Before, Ctrl-C ends the run at once."""
 
@@ -54,7 +54,7 @@ class Stop:
             Seconds that what has begun may still take: the run ends so much before the given time.
         """
         if self._until is not None and not self._asked.is_set():
-            # The wall clock, read each time: it may be set while the run goes on.
+            # The wall clock, read each time: it may be set during the run.
             left_s = (self._until - dt.datetime.now(dt.UTC)).total_seconds()
             if left_s <= in_flight_s + _LAST_S:
                 self.in_time = True

@@ -1,4 +1,4 @@
-"""What an archive holds, as headers and names tell it: hours, stations, dates, pauses, overlaps, broken files."""
+"""What an archive holds, according to headers and names: hours, stations, dates, pauses, overlaps, broken files."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def survey(recordings: Sequence[Recording]) -> Survey:
 def _look_between(recordings: Sequence[Recording], found: Survey) -> None:
     """Pauses between the recordings of one station.
 
-    UTC counts where it is known of all, so that a change of the clocks is no gap.
+    UTC counts where it is known of all, so that a change of the clocks is not a gap.
     """
     known = [r for r in recordings if r.start_local is not None and r.duration_s is not None]
     in_utc = all(recording.start_time is not None for recording in known)

@@ -24,7 +24,7 @@ class Todo:
     staged : list of Segment
         Committed by earlier runs, their days not published yet.
     incomplete : set of str
-        Recordings of which segments remain that this run was not told to do.
+        Recordings of which segments remain that this run does not process.
     done_before : int
         Recordings of which nothing is due or staged because it is published.
     left_out : int
@@ -38,7 +38,7 @@ class Todo:
     left_out: int
 
     def reads(self, settings: SelectionSettings) -> list[Read]:
-        """What is to be decoded, in the order that was asked for."""
+        """What is to be decoded, in the requested order."""
         return in_order(group_reads((s for s in self.due if s.window_count), ()), settings.order)
 
 

@@ -1,7 +1,7 @@
 """The activity gate: windows in which nothing rises above the background need no model.
 
 A window is active where, in some band, the level is at least the threshold above what the band's background reaches by
-chance, for a tenth of a second in all. The background runs along with the recording: sound that goes on and on without
+chance, for a tenth of a second in all. The background runs along with the recording: sound that continues without
 a pause becomes a part of it.
 """
 
@@ -22,7 +22,7 @@ _BACKGROUND_REACH_S = 30
 _BACKGROUND_QUANTILE = 0.2
 # Steady noise exceeds its median level by this in a hundredth of all frames: by much in low bands, whose level is the
 # mean of few bins, by little in high ones. Chi-squared by Wilson and Hilferty; neighbouring bins of a tapered frame
-# share half of what they tell.
+# share half of their information.
 _SPREAD = 2 / (9 * BAND_BINS)
 _CHANCE_DB = (30 * np.log10(1 + 2.326 * np.sqrt(_SPREAD) / (1 - _SPREAD))).astype(np.float32)
 

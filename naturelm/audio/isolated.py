@@ -80,7 +80,7 @@ class DecodedSpan:
     pcm : bytes
         float16 samples, mono, 16 kHz, within [-1, 1]; `pcm_samples` reads them.
     start_s : float
-        As asked for.
+        As requested.
     decoded_s : float
         Seconds decoded: the whole span's, or less where the sound ends before.
     end_of_file : bool
@@ -389,7 +389,7 @@ def _unpacked_levels(body: bytes) -> BandLevels:
 
 
 def _judge(stream: SoundStream, start_s: float, end_s: float | None, samples: int) -> bytes:
-    """Compare what a span brought with what was asked for."""
+    """Compare what a span brought with what was requested."""
     decoded_s = samples / SAMPLE_RATE_HZ
     if end_s is None:
         if stream.error is None:

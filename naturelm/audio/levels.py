@@ -59,7 +59,7 @@ class BandMeter:
     Parameters
     ----------
     sample_rate_hz : int
-        Of the samples that will be heard.
+        Of the samples that will be processed.
     first_sample : int
         Where in the recording the stream begins.
     """
@@ -101,12 +101,12 @@ class BandMeter:
             self._first += len(self._levels.pop(0))
 
     def levels(self, start_s: float, end_s: float) -> BandLevels:
-        """The frames that lie wholly within a span; those heard so far."""
+        """The frames that lie wholly within a span; those added so far."""
         first = max(math.ceil(start_s / self.hop_s - 1e-6), self._first)
         last = math.floor(end_s / self.hop_s + 1e-6) - 1
-        heard = np.concatenate([np.empty((0, BANDS), np.float32), *self._levels])
+        added = np.concatenate([np.empty((0, BANDS), np.float32), *self._levels])
         return BandLevels(
-            heard[first - self._first : max(last - self._first, first - self._first)],
+            added[first - self._first : max(last - self._first, first - self._first)],
             first * self.hop_s,
             self.hop_s,
         )

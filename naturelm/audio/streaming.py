@@ -154,7 +154,7 @@ class SoundStream:
         ------
         float32 [samples], within [-1, 1]
             One after the other, until `last` or the end of the sound. An empty block says that decoding
-            goes on somewhere before `first`.
+            continues somewhere before `first`.
         """
         gap = first - (self._kept_from + len(self._kept))
         if first < self._kept_from or (self._seekable and gap > _NEAR_S * self._rate):
@@ -274,7 +274,7 @@ def decode(
     ------
     float32 [samples], within [-1, 1]
         Blocks, one after the other; sample k lies at round(start_s · rate) + k. NaN and infinities in float
-        files become 0. Fewer seconds than asked for mean that the recording ends there.
+        files become 0. Fewer seconds than requested mean that the recording ends there.
 
     Raises
     ------

@@ -40,7 +40,7 @@ def parse_comment(text: str) -> CommentFacts:
         start = datetime.strptime(f"{match['date']} {match['clock']}", "%d/%m/%Y %H:%M:%S")
     except ValueError:
         return CommentFacts(
-            problem=f"the AudioMoth comment says {match['clock']} {match['date']}, which is no time"
+            problem=f"the AudioMoth comment says {match['clock']} {match['date']}, which is not a valid time"
         )
     if match["fraction"]:
         start = start.replace(microsecond=int(match["fraction"].ljust(6, "0")))

@@ -32,7 +32,7 @@ IN_BINS = "recordings in recycle bins"
 SYSTEM_DIRECTORIES = "directories of operating systems and network disks"
 APPLE_DOUBLES = "files in which macOS keeps Finder settings"
 HIDDEN = "hidden files and directories"
-OTHER_FILES = "files that are no recordings"
+OTHER_FILES = "files other than recordings"
 KERNEL_DIRECTORIES = "directories in which the operating system shows itself"
 OUTPUTS = "directories of results or clips of this program"
 
@@ -61,7 +61,7 @@ class FoundFile:
     absolute : Path or StorePath
         The file, absolute, links not resolved.
     size_bytes, modified_ns : int, optional
-        As an object store's listing tells them.
+        As in an object store's listing.
     """
 
     root: Location
@@ -166,7 +166,7 @@ def find_audio(
     A directory is searched through and through: links to directories are followed, each directory once however many
     ways lead to it, so loops end; links that leave it are reported. `/proc`, `/sys` and `/dev` are not entered. Recycle
     bins, directories of operating systems and network disks, and hidden files and directories below it are left out
-    and counted, as is every file that is no recording. A file or directory that is named outright is taken whatever its
+    and counted, as is every other file. A file or directory that is named outright is taken whatever its
     name. A directory called `x.wav` is a directory. Broken links and directories that cannot be listed are found too:
     probing gives them a row that says what is wrong.
 

@@ -37,7 +37,7 @@ class FlacHeader:
         Samples per channel that STREAMINFO claims, where that is more than the file holds: the file was cut.
     intact : bool
         The last frame ends where STREAMINFO says. libsndfile searches a file that is cut, or padded with
-        zeros, for a very long time when it is asked to seek near its end: such a file is decoded in order.
+        zeros, for a very long time when seeking near its end: such a file is decoded in order.
     tags : Tags
         Comments, and the chunks of the WAV file that it was made from.
     """
@@ -168,7 +168,7 @@ def _is_whole(file: BinaryIO, offset: int) -> bool:
 
 
 def _frame_span(header: bytes, block_frames: int) -> tuple[int, int] | None:
-    """Numbers of a frame's first sample and of the one after it; None where the bytes are no frame header."""
+    """Numbers of a frame's first sample and of the one after it; None where the bytes are not a frame header."""
     if len(header) < 6 or header[1] & 0xFE != 0xF8:
         return None
     size_code, rate_code = header[2] >> 4, header[2] & 15

@@ -185,7 +185,7 @@ def unread_by_content(head: bytes) -> Unread | None:
 
 
 def not_sound(head: bytes) -> str | None:
-    """What a file is, with its article, whose first bytes show that it is no recording; None where they do not."""
+    """What a file is, with its article, whose first bytes show that it is not a recording; None where they do not."""
     for offset, magic, what in _NOT_SOUND:
         if head.startswith(magic, offset):
             return what

@@ -77,8 +77,8 @@ def parse_guano(text: str) -> GuanoFacts:
         name, colon, value = line.partition(":")
         if colon:
             fields.setdefault(name.strip(), value.strip())
-    said = fields.get("Timestamp", "")
-    start_local, offset_minutes = _timestamp(said)
+    stated = fields.get("Timestamp", "")
+    start_local, offset_minutes = _timestamp(stated)
     latitude, longitude = None, None
     # The order is latitude, longitude, between them a blank; some writers put a comma.
     if position := re.fullmatch(r"\(?([-+\d.]+)[ ,]+([-+\d.]+)\)?", fields.get("Loc Position", "")):
@@ -91,7 +91,9 @@ def parse_guano(text: str) -> GuanoFacts:
         _positive(fields.get("TE", "")),
         _positive(fields.get("Samplerate", "")),
         _positive(fields.get("Length", "")),
-        f"the GUANO timestamp {said[:40]!r} is no time" if said and start_local is None else None,
+        f"the GUANO timestamp {stated[:40]!r} is not a valid time"
+        if stated and start_local is None
+        else None,
     )
 
 
@@ -108,7 +110,7 @@ def _timestamp(text: str) -> tuple[datetime | None, int | None]:
 
 
 def _positive(text: str) -> float | None:
-    # More digits are no measurement.
+    # More digits are not a measurement.
     try:
         number = float(text[:40])
     except ValueError:

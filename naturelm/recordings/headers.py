@@ -91,7 +91,7 @@ def read_header(path: Location, file: BinaryIO, size_bytes: int, head: bytes, ta
     Raises
     ------
     BadFileError
-        It is no recording that can be read.
+        It is not a recording that can be read.
     OSError
         It cannot be read.
     """

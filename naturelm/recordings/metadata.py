@@ -104,26 +104,28 @@ def combine(name: str, tags: Tags) -> Metadata:
     named, guano = parse_name(name), tags.guano_facts()
     start_local, source, offset_minutes = None, None, None
     problems: list[str] = []
-    for said in (
+    for stated in (
         _Start("guano", guano.start_local, guano.utc_offset_minutes, guano.problem),
         *_commented(tags),
         _Start("name", named.start_local, named.utc_offset_minutes),
         *_broadcast(tags),
     ):
-        if said.problem is not None:
-            problems.append(said.problem)
-        if said.start_local is None:
+        if stated.problem is not None:
+            problems.append(stated.problem)
+        if stated.start_local is None:
             continue
-        if not is_possible_start(said.start_local):
-            problems.append(f"the start in {said.source} is {said.start_local}, when nothing was recorded")
+        if not is_possible_start(stated.start_local):
+            problems.append(
+                f"the start in {stated.source} is {stated.start_local}, when nothing was recorded"
+            )
             continue
-        offset = said.utc_offset_minutes
+        offset = stated.utc_offset_minutes
         if offset is not None and not is_possible_offset(offset):
-            problems.append(f"the offset in {said.source} is {offset} minutes, which no zone has")
+            problems.append(f"the offset in {stated.source} is {offset} minutes, which no zone has")
             offset = None
         if start_local is None:
-            start_local, source, offset_minutes = said.start_local, said.source, offset
-        elif offset_minutes is None and said.start_local == start_local:
+            start_local, source, offset_minutes = stated.start_local, stated.source, offset
+        elif offset_minutes is None and stated.start_local == start_local:
             offset_minutes = offset
     place = guano if guano.latitude is not None else named
     return Metadata(

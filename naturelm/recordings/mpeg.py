@@ -27,7 +27,7 @@ _BITRATES = {
 }
 _SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 _SEARCH_BYTES = 1 << 17
-# So many frames one after the other are no chance.
+# So many frames in a row are not a coincidence.
 _FRAMES_IN_A_ROW = 4
 # Encoders count a frame more or less.
 _SLACK_BYTES = 1 << 12

@@ -39,14 +39,14 @@ def apply_pattern(recordings: Sequence[Recording], text: str) -> list[Recording]
 
 
 def _by_pattern(recording: Recording, pattern: GivenPattern) -> Recording:
-    said = pattern.read(recording.path)
-    if said is None:
+    stated = pattern.read(recording.path)
+    if stated is None:
         return recording
-    station = composed(said.station) if said.station else recording.station
-    start = said.start_local
+    station = composed(stated.station) if stated.station else recording.station
+    start = stated.start_local
     if start is None:
         return replace(recording, station=station)
-    offset = said.utc_offset_minutes
+    offset = stated.utc_offset_minutes
     if not is_possible_start(start) or (offset is not None and not is_possible_offset(offset)):
         return recording
     if offset is None and start == recording.start_local:

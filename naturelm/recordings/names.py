@@ -204,7 +204,7 @@ def parse_name(name: str) -> NameFacts:
     Returns
     -------
     NameFacts
-        An impossible date (month 13) is no date; `24:00:00` is the next midnight. A position needs a date
+        An impossible date (month 13) is not used; `24:00:00` is the next midnight. A position needs a date
         before it. Fractions of a second survive to the microsecond.
 
     Examples
@@ -297,7 +297,7 @@ def _position(rest: str) -> tuple[float | None, float | None]:
 
 
 def checked_position(latitude: str, longitude: str) -> tuple[float | None, float | None]:
-    """Degrees north and east, or (None, None) where they are no place on Earth.
+    """Degrees north and east, or (None, None) where they are not on Earth.
 
     0, 0 is what a receiver without a fix reports, not a place where anyone records.
     """

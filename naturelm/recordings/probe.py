@@ -173,22 +173,24 @@ def _edges(file: BinaryIO, size_bytes: int) -> tuple[bytes, bytes]:
 
 def _described(found: FoundFile, tags: Tags) -> Recording:
     """What metadata and name say of a recording."""
-    said = combine(PurePosixPath(found.relative_path).name, tags)
+    stated = combine(PurePosixPath(found.relative_path).name, tags)
     start_time = None
-    if said.start_local is not None and said.utc_offset_minutes is not None:
-        start_time = in_utc(said.start_local, said.utc_offset_minutes)
+    if stated.start_local is not None and stated.utc_offset_minutes is not None:
+        start_time = in_utc(stated.start_local, stated.utc_offset_minutes)
     return Recording(
         recording_id="",
         path=found.relative_path,
         root=path_to_text(str(found.root)),
-        station=composed(said.station or place(found.relative_path, path_to_text(found.root.name) or "root")),
-        start_local=said.start_local,
+        station=composed(
+            stated.station or place(found.relative_path, path_to_text(found.root.name) or "root")
+        ),
+        start_local=stated.start_local,
         start_time=start_time,
-        start_time_source=said.start_source,
-        utc_offset_minutes=said.utc_offset_minutes,
-        latitude=said.latitude,
-        longitude=said.longitude,
-        remarks=said.problems,
+        start_time_source=stated.start_source,
+        utc_offset_minutes=stated.utc_offset_minutes,
+        latitude=stated.latitude,
+        longitude=stated.longitude,
+        remarks=stated.problems,
     )
 
 

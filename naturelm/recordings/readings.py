@@ -83,7 +83,11 @@ def readings(name: str) -> Iterator[Reading]:
             continue
         for order in orders:
             pattern = match.expand(order)
-            said = GivenPattern(pattern).read(match[0] + ".wav")
-            if said is not None and said.start_local and _FIRST_YEAR <= said.start_local.year <= _LAST_YEAR:
-                yield Reading(pattern, said.start_local, match.start(), match.end(), order in sure)
+            stated = GivenPattern(pattern).read(match[0] + ".wav")
+            if (
+                stated is not None
+                and stated.start_local
+                and _FIRST_YEAR <= stated.start_local.year <= _LAST_YEAR
+            ):
+                yield Reading(pattern, stated.start_local, match.start(), match.end(), order in sure)
         return

@@ -81,7 +81,7 @@ class WaveHeader:
     data_bytes : int
         Size of the sound in bytes, as far as the file holds it.
     frames : int, optional
-        Samples per channel in those bytes; None where that cannot be said.
+        Samples per channel in those bytes; None where that is unknown.
     claimed_frames : int, optional
         Samples per channel that the header claims, where that is more than the file holds: the file was cut.
     mend : bool
@@ -155,7 +155,7 @@ class _W64File(ChunkFile):
 
 
 class _Walk:
-    """One walk over the chunks; collects what `WaveHeader` tells."""
+    """One walk over the chunks; collects the fields of `WaveHeader`."""
 
     def __init__(self, chunks: ChunkFile, container: str) -> None:
         self.chunks = chunks

@@ -2,8 +2,8 @@
 
 `auto` takes the prefix of the file name, else the first directory that is not named after a date, a card or a kind of
 file, else the first directory, else the name of the root. Two recorders may share such a name. One recorder never makes
-two recordings at once, so a station is divided where its recordings overlap in time and something else tells them
-apart: a directory, or else a serial number or a number in front of the date. Numbers in front of the date also divide a
+two recordings at once, so a station is divided where its recordings overlap in time and something else separates
+them: a directory, or else a serial number or a number in front of the date. Numbers in front of the date also divide a
 station where each occurs on several recordings, which those of a counter do not.
 """
 
@@ -295,7 +295,7 @@ def _parts_overlap(parts: dict[str | None, list[Recording]]) -> bool:
 def _spans(recordings: Sequence[Recording]) -> list[tuple[datetime, datetime, Recording]]:
     """Start and end of those recordings of which they are known, by start; ends less the tolerance.
 
-    UTC counts where it is known of all, so that a change of the clocks is no overlap.
+    UTC counts where it is known of all, so that a change of the clocks is not an overlap.
     """
     known = [r for r in recordings if r.start_local is not None and r.duration_s is not None]
     in_utc = all(recording.start_time is not None for recording in known)

@@ -154,7 +154,7 @@ class Stations:
 def to_utc(local: datetime, zone: tzinfo) -> datetime | None:
     """UTC of a local time; None for times that a change of the clocks repeats or skips.
 
-    In the repeated hour nothing tells the first pass from the second, and a recorder that writes a skipped
+    In the repeated hour the first pass cannot be told from the second, and a recorder that writes a skipped
     time does not follow the zone's clock: either way UTC would be invented.
     """
     first, second = (local.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
@@ -203,10 +203,12 @@ def _deployment(row: dict[str, str]) -> Deployment:
         raise ValueError("has no station; give one or delete the row")
     latitude, longitude = None, None
     if row.get("latitude") or row.get("longitude"):
-        said = row.get("latitude", ""), row.get("longitude", "")
-        latitude, longitude = checked_position(*said)
+        stated = row.get("latitude", ""), row.get("longitude", "")
+        latitude, longitude = checked_position(*stated)
         if latitude is None:
-            raise ValueError(f"{said[0]!r}, {said[1]!r} is no place; give degrees, like 52.15 and 4.47")
+            raise ValueError(
+                f"{stated[0]!r}, {stated[1]!r} is not a position; give degrees, like 52.15 and 4.47"
+            )
     start, end = (_time(row.get(name, ""), name) for name in ("start", "end"))
     if start and end and end <= start:
         raise ValueError(f"ends ({row['end']}) before it starts ({row['start']}); swap the two")

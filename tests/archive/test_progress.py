@@ -133,7 +133,7 @@ def test_machines_get_one_object_per_line() -> None:
     machine = io.StringIO()
     progress = Progress(Console(file=io.StringIO()), json_lines=machine)
     a_run(progress)
-    progress.tell("end", status="complete")
+    progress.emit("end", status="complete")
     events = [json.loads(line) for line in machine.getvalue().splitlines()]
     kinds = [event["event"] for event in events]
     assert kinds[:3] == ["message", "start", "failure"]

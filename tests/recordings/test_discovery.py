@@ -90,7 +90,7 @@ def test_other_files_are_counted_by_their_extensions(tmp_path: Path) -> None:
     )
     assert [left_out.sentence for left_out in find_audio([tmp_path]).left_out] == [
         "1 files in which macOS keeps Finder settings (._* (1))",
-        "4 files that are no recordings (.txt (2), .xml (1), without an extension (1))",
+        "4 files other than recordings (.txt (2), .xml (1), without an extension (1))",
         "1 hidden files and directories (.DS_Store (1))",
     ]
 

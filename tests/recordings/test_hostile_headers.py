@@ -204,7 +204,11 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     [
         ("Timestamp: 0001-01-01T00:00:00+14:00", "", "the start in guano is 0001-01-01 00:00:00"),
         ("Timestamp: 9999-12-31T23:59:59Z", "", "the start in guano is 9999-12-31 23:59:59"),
-        ("Timestamp: 2025-13-41T00:00:00Z", "", "the GUANO timestamp '2025-13-41T00:00:00Z' is no time"),
+        (
+            "Timestamp: 2025-13-41T00:00:00Z",
+            "",
+            "the GUANO timestamp '2025-13-41T00:00:00Z' is not a valid time",
+        ),
         ("", "00:00:00 01/01/0001 (UTC+14)", "the start in audiomoth is 0001-01-01 00:00:00"),
         ("", "23:59:59 31/12/9999 (UTC-12)", "the start in audiomoth is 9999-12-31 23:59:59"),
         ("", "23:59:59 31/13/2025 (UTC)", "the AudioMoth comment says 23:59:59 31/13/2025"),

@@ -53,7 +53,9 @@ def test_other_comments_say_nothing(comment: str) -> None:
 
 def test_a_comment_with_an_impossible_date_says_so() -> None:
     facts = parse_comment("Recorded at 03:13:00 33/05/2025 (UTC) by AudioMoth 24F3 at")
-    assert facts == CommentFacts(problem="the AudioMoth comment says 03:13:00 33/05/2025, which is no time")
+    assert facts == CommentFacts(
+        problem="the AudioMoth comment says 03:13:00 33/05/2025, which is not a valid time"
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,9 @@ def test_a_comment_with_an_impossible_date_says_so() -> None:
 )
 def test_guano_timestamps(timestamp: str, start: datetime | None, offset_minutes: int | None) -> None:
     facts = parse_guano(f"GUANO|Version:1.0\r\nMake: Acme\r\nTimestamp: {timestamp}\r\n")
-    problem = f"the GUANO timestamp {timestamp!r} is no time" if timestamp and start is None else None
+    problem = (
+        f"the GUANO timestamp {timestamp!r} is not a valid time" if timestamp and start is None else None
+    )
     assert facts == GuanoFacts(start, offset_minutes, problem=problem)
 
 
