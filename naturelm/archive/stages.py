@@ -14,7 +14,8 @@ from naturelm.audio.cutting import cut_windows
 from naturelm.audio.gate import gated
 from naturelm.audio.isolated import DecodedSpan, DecodeRequest, IsolatedDecoder, pcm_samples
 from naturelm.audio.marks import Marks
-from naturelm.config.archive import ArchiveConfig
+from naturelm.audio.streaming import decode
+from naturelm.config.archive import ArchiveConfig, ExampleSound
 from naturelm.errors import NaturelmError
 from naturelm.recordings import Recording
 from naturelm.results.rows import AnsweredSegment
@@ -24,7 +25,7 @@ from naturelm.storage import StorePath, location
 from naturelm.windows import SAMPLE_RATE_HZ, Window
 
 if TYPE_CHECKING:
-    from naturelm.engine.queries import EngineQuery
+    from naturelm.engine.queries import EngineQuery, QueryExample
     from naturelm.models.answer import Answer
 
 
@@ -157,6 +158,10 @@ class Ask:
         check_window_fits(config, model.window_s)
         self._window_samples = round(config.windows.length_s * SAMPLE_RATE_HZ)
         self._config = config
+        self._examples = {
+            query.id: tuple(_example(one, config.windows.length_s) for one in query.examples)
+            for query in config.queries
+        }
         self._engine = Engine(
             model,
             self._queries_at(""),
@@ -201,6 +206,7 @@ class Ask:
                 max_new_tokens=query.max_new_tokens or self._config.generation.max_new_tokens,
                 labels=query.labels_at(station),
                 top_k=query.top_k,
+                examples=self._examples[query.id],
             )
             for query in self._config.queries
         )
@@ -219,6 +225,27 @@ class Ask:
             _answered(part, [tuple(next(answers)) if heard else () for heard in part.heard], own)
             for part, own in zip(decoded, _by_segment(decoded, vectors), strict=True)
         ]
+
+
+def _example(sound: ExampleSound, window_s: float) -> QueryExample:
+    """An example of a query, decoded.
+
+    Raises
+    ------
+    NaturelmError
+        It cannot be decoded, or has no sound there.
+    """
+    from naturelm.engine.queries import QueryExample
+
+    end_s = sound.start_s + window_s if sound.end_s is None else sound.end_s
+    waveform = np.concatenate(
+        [np.empty(0, np.float32), *decode(sound.path, start_s=sound.start_s, end_s=end_s)]
+    )
+    if not len(waveform):
+        raise NaturelmError(
+            f"{sound.path}: the recording ends before {sound.start_s:g} s; give another start_s"
+        )
+    return QueryExample(waveform, sound.answer)
 
 
 class Embed:

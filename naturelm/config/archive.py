@@ -13,7 +13,7 @@ from naturelm.config.spans import parse_dates, parse_hours
 from naturelm.config.station_rule import parse_station_rule
 from naturelm.ids import settings_hash
 from naturelm.text import composed, printable
-from naturelm.windows import check_window
+from naturelm.windows import MIN_NEW_S, check_window
 
 QueryKind = Literal["detection", "caption", "classification"]
 
@@ -47,6 +47,36 @@ class StationLabels(Section):
     labels: tuple[str, ...] = Field(min_length=1)
 
 
+class ExampleSound(Section):
+    """A sound whose right answer is known, put before a query.
+
+    Attributes
+    ----------
+    path : str
+        The recording, relative to the settings file.
+    start_s, end_s : float
+        The part of it, at most a window; by default from its start, as long as a window.
+    answer : str
+        The right answer.
+    identity : str, optional
+        What identifies the file, filled in when the settings are loaded.
+    """
+
+    path: str = Field(min_length=1)
+    start_s: float = Field(default=0.0, ge=0)
+    end_s: float | None = Field(default=None, gt=0)
+    answer: str = Field(pattern=r"\S")
+    identity: str | None = None
+
+    @model_validator(mode="after")
+    def _part_has_a_length(self) -> ExampleSound:
+        if self.end_s is not None and self.end_s - self.start_s < MIN_NEW_S:
+            raise ValueError(
+                f"an example starts at {self.start_s:g} s and ends at {self.end_s:g} s; give at least {MIN_NEW_S:g} s"
+            )
+        return self
+
+
 class Query(Section):
     """A query to the model about every window.
 
@@ -69,6 +99,9 @@ class Query(Section):
         How many of the best labels of a `classification` query become detections ("None" never does).
     max_new_tokens : int, optional
         Longest answer in tokens; by default `generation.max_new_tokens`.
+    examples : tuple of ExampleSound
+        Sounds with their right answers, which the model reads before each window, once for all of them. For models
+        that take several sounds.
     """
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
@@ -78,6 +111,7 @@ class Query(Section):
     station_labels: tuple[StationLabels, ...] = ()
     top_k: int = Field(default=1, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1, le=4096)
+    examples: tuple[ExampleSound, ...] = ()
 
     @field_validator("prompt")
     @classmethod
@@ -100,6 +134,11 @@ class Query(Section):
         if any(len(set(labels)) != len(labels) for labels in lists):
             raise ValueError("duplicate label")
         return self
+
+    def analysis(self) -> dict[str, Any]:
+        """What determines the answers; an example that has moved is the same, and without any there is no entry."""
+        exclude: dict[str, Any] = {"id": True, "examples": {"__all__": {"path"}} if self.examples else True}
+        return self.model_dump(mode="json", exclude=exclude, exclude_none=True)
 
     def labels_at(self, station: str) -> tuple[str, ...]:
         """The closed list that applies at a station."""
@@ -364,6 +403,18 @@ class ArchiveConfig(Section):
             raise ValueError(f"duplicate query id {twice[0]!r}")
         return queries
 
+    @model_validator(mode="after")
+    def _examples_fit_the_window(self) -> ArchiveConfig:
+        for query in self.queries:
+            for example in query.examples:
+                length_s = self.windows.length_s if example.end_s is None else example.end_s - example.start_s
+                if length_s > self.windows.length_s:
+                    raise ValueError(
+                        f"query {query.id} has an example of {length_s:g} s, longer than a window of "
+                        f"{self.windows.length_s:g} s; give a part of it by start_s and end_s"
+                    )
+        return self
+
     def analysis(self, model_revision: str) -> dict[str, Any]:
         """The settings that determine the rows, JSON-serialisable.
 
@@ -381,10 +432,7 @@ class ArchiveConfig(Section):
                 "dtype": self.model.dtype,
                 **weights,
             },
-            "queries": {
-                query.id: query.model_dump(mode="json", exclude={"id"}, exclude_none=True)
-                for query in self.queries
-            },
+            "queries": {query.id: query.analysis() for query in self.queries},
             **self._cut(),
             "generation": self.generation.model_dump(mode="json"),
             **self._gate(),

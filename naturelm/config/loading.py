@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from naturelm.config.archive import ArchiveConfig
 from naturelm.config.label_lists import read_label_list
 from naturelm.errors import NaturelmError
+from naturelm.ids import file_recording_id
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -132,7 +133,28 @@ def _with_files_of(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
     queries = raw.get("queries")
     if not isinstance(queries, list):
         return raw
-    return raw | {"queries": [_with_label_file(query, path) for query in queries]}
+    return raw | {"queries": [_with_examples(_with_label_file(query, path), path) for query in queries]}
+
+
+def _with_examples(query: Any, path: Path) -> Any:
+    """The same query, its examples' recordings found from the settings' own directory and identified."""
+    examples = query.get("examples") if isinstance(query, dict) else None
+    if not isinstance(examples, list):
+        return query
+    found = []
+    for example in examples:
+        if isinstance(example, dict) and isinstance(example.get("path"), str) and example["path"]:
+            file = path.absolute().parent / example["path"]
+            try:
+                identity = file_recording_id(file, "")
+            except OSError as error:
+                raise NaturelmError(
+                    f"{path}: query {query.get('id')!r} has the example {shortened(example['path'])}, which cannot be "
+                    f"read ({error.strerror or error}); paths are relative to the settings file"
+                ) from None
+            example = example | {"path": str(file), "identity": identity}
+        found.append(example)
+    return query | {"examples": found}
 
 
 def _with_label_file(query: Any, path: Path) -> Any:

@@ -32,13 +32,14 @@ from naturelm.engine.memory import (
     wait_for_memory,
 )
 from naturelm.engine.pooling import POOLINGS
-from naturelm.engine.queries import EngineQuery
+from naturelm.engine.queries import EngineQuery, QueryExample
 from naturelm.engine.search import Choice, Prompts, search_beams, search_one
 from naturelm.engine.trie import LabelScores, LabelTrie, score_labels
 from naturelm.errors import NaturelmError, first_line, is_out_of_memory
 from naturelm.models.answer import Answer
 from naturelm.models.base import Classifier, LanguageModel, require_language_model
 from naturelm.models.parts.linear import quicken
+from naturelm.models.prompts import PromptTokens
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,10 +64,11 @@ class _Asked:
     rest: Tensor  # int64 [tokens]: what follows the part of the prompt that its head's queries share
     trie: LabelTrie | None
     text: Tensor  # int64 [tokens]: all of the prompt but the sound
+    example_tokens: int  # of the sounds of its examples
 
     def prompt_tokens(self, audio_tokens: int) -> int:
         """Tokens of the whole prompt, with so many of sound."""
-        return self.text.numel() + audio_tokens
+        return self.text.numel() + self.example_tokens + audio_tokens
 
 
 class _Encoded(NamedTuple):
@@ -213,20 +215,28 @@ class Engine:
         """
         if not queries:
             raise NaturelmError("the engine has no queries; give at least one")
-        tokens = [self.model.prompt_tokens(query.prompt) for query in queries]
+        tokens = [self._tokens(query) for query in queries]
+        starts = [
+            (prompt.before, prompt.head, query.examples)
+            for prompt, query in zip(tokens, queries, strict=True)
+        ]
         self._heads: list[_Head] = []
-        for head in dict.fromkeys(prompt.head for prompt in tokens):
-            members = [i for i, prompt in enumerate(tokens) if prompt.head == head]
+        for start in dict.fromkeys(starts):
+            members = [i for i, own in enumerate(starts) if own == start]
             shared = _common_start([tokens[i].tail for i in members])
-            head_kv = self._decoder.new_kv(1, len(head))
-            if head:
-                self._decoder.prefill(self._decoder.embed(self._ids(head)).unsqueeze(0), head_kv, 0)
+            before, head, examples = start
+            start_TD = self._embed_start(before, head, examples)
+            head_kv = self._decoder.new_kv(1, len(start_TD))
+            if len(start_TD):
+                self._decoder.prefill(start_TD.unsqueeze(0), head_kv, 0)
+            text_before = [token for part in before for token in part]
+            example_tokens = len(start_TD) - len(text_before) - len(head)
             group = _Head(head_kv, self._ids(shared))
             for i in members:
                 query, tail = queries[i], tokens[i].tail
                 trie = LabelTrie(query.labels, self.model.text_tokens) if query.labels else None
-                rest, text = self._ids(tail[len(shared) :]), self._ids((*head, *tail))
-                group.asked.append(_Asked(i, query, rest, trie, text))
+                rest, text = self._ids(tail[len(shared) :]), self._ids((*text_before, *head, *tail))
+                group.asked.append(_Asked(i, query, rest, trie, text, example_tokens))
             self._heads.append(group)
         self.queries = tuple(queries)
         self.batch_size = self._given_batch_size or self._find_batch_size()
@@ -246,8 +256,23 @@ class Engine:
 
     def prompt_tokens(self, query: EngineQuery) -> int:
         """Length of a query's whole prompt in tokens, sound included."""
-        tokens = self.model.prompt_tokens(query.prompt)
-        return len(tokens.head) + self.model.audio_tokens + len(tokens.tail)
+        tokens = self._tokens(query)
+        examples = sum(len(part) + self.model.audio_tokens for part in tokens.before)
+        return examples + len(tokens.head) + self.model.audio_tokens + len(tokens.tail)
+
+    def _tokens(self, query: EngineQuery) -> PromptTokens:
+        return self.model.prompt_tokens(query.prompt, [example.answer for example in query.examples])
+
+    def _embed_start(
+        self, before: Sequence[tuple[int, ...]], head: tuple[int, ...], examples: Sequence[QueryExample]
+    ) -> Tensor:
+        """Embeddings ``[tokens, D]`` of what is before the sound: examples with theirs, and the head."""
+        parts: list[Tensor] = []
+        for text, example in zip(before, examples, strict=True):
+            waveforms_BS = self._check(example.waveform[None], None)
+            parts += [self._decoder.embed(self._ids(text)), self.encode(waveforms_BS)[0]]
+        parts.append(self._decoder.embed(self._ids(head)))
+        return torch.cat([part.to(self._decoder.dtype) for part in parts])
 
     def answer(self, waveforms: np.ndarray | Tensor, sample_rate_hz: int | None = None) -> list[list[Answer]]:
         """Answer every query about every window.

@@ -525,8 +525,8 @@ class AudioLlama(LanguageModel):
 
     # -- words -----------------------------------------------------------------------------------------------
 
-    def prompt_tokens(self, query: str) -> PromptTokens:
-        return self.layout.tokens(query, self._text, begin=(self.tokenizer.bos_token_id,))
+    def prompt_tokens(self, query: str, answers: Sequence[str] = ()) -> PromptTokens:
+        return self.layout.tokens(query, self._text, (self.tokenizer.bos_token_id,), answers)
 
     def text_tokens(self, text: str) -> tuple[int, ...]:
         return self._text.text_tokens(text)

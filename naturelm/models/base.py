@@ -361,13 +361,20 @@ class LanguageModel(AudioModel, nn.Module):
     # -- words -----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def prompt_tokens(self, query: str) -> PromptTokens:
+    def prompt_tokens(self, query: str, answers: Sequence[str] = ()) -> PromptTokens:
         """Token ids before the sound, of which there may be none, and after it.
+
+        Parameters
+        ----------
+        query
+            The question.
+        answers
+            Of examples, whose sounds come before the one that the question is about.
 
         Raises
         ------
         NaturelmError
-            If the query is empty, or names more than one place for the sound.
+            If the query is empty, names more than one place for the sound, or the model takes no examples.
         """
 
     @abstractmethod

@@ -19,10 +19,13 @@ class PromptTokens:
         What is before the sound. Queries with the same head share it; it may be empty.
     tail
         What is after the sound: the query, and what asks for an answer.
+    before
+        For each example that comes first, what is before its sound; `head` then follows the last example's sound.
     """
 
     head: tuple[int, ...]
     tail: tuple[int, ...]
+    before: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,13 @@ class PromptLayout:
         """
         return self.placeholder.join("".join(text for text, _ in side) for side in self._sides(query))
 
-    def tokens(self, query: str, tokenizer: TextTokenizer, begin: Sequence[int] = ()) -> PromptTokens:
+    def tokens(
+        self,
+        query: str,
+        tokenizer: TextTokenizer,
+        begin: Sequence[int] = (),
+        answers: Sequence[str] = (),
+    ) -> PromptTokens:
         """Token ids before and after the sound; each side is tokenised by itself, as in training.
 
         Parameters
@@ -64,9 +73,19 @@ class PromptLayout:
             The language model's.
         begin
             Token ids before everything else, such as begin-of-text.
+        answers
+            Of examples: each is the query about a sound of its own and this answer, on a line before the question.
         """
-        head, tail = (_side_tokens(side, tokenizer) for side in self._sides(query))
-        return PromptTokens((*begin, *head), tail)
+        first, last = self._sides(query)
+        # The query without the template around it, as an example repeats it.
+        (opened, asked) = first[1:], last[:-1]
+        sides = [first]
+        for answer in answers:
+            sides.append([*asked, (f" {answer}\n", False), *opened])
+        sides.append(last)
+        head, *between, tail = (_side_tokens(side, tokenizer) for side in sides)
+        *before, head = ((*begin, *head), *between)
+        return PromptTokens(head, tail, tuple(before))
 
     def _sides(self, query: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
         """Pieces of text before and after the sound, and whether each is the template's or the user's."""
@@ -113,8 +132,24 @@ class SoundFirstLayout:
         """
         return "".join(text for text, _ in self._pieces(query))
 
-    def tokens(self, query: str, tokenizer: TextTokenizer, begin: Sequence[int] = ()) -> PromptTokens:
-        """Token ids after the sound: those of `begin` and of the text. There are none before it."""
+    def tokens(
+        self,
+        query: str,
+        tokenizer: TextTokenizer,
+        begin: Sequence[int] = (),
+        answers: Sequence[str] = (),
+    ) -> PromptTokens:
+        """Token ids after the sound: those of `begin` and of the text. There are none before it.
+
+        Raises
+        ------
+        NaturelmError
+            If there are `answers` of examples: such a model takes one sound, before all text.
+        """
+        if answers:
+            raise NaturelmError(
+                "this model takes one sound; give a query without examples, or another --model"
+            )
         return PromptTokens((), (*begin, *_side_tokens(self._pieces(query), tokenizer)))
 
     def _pieces(self, query: str) -> list[tuple[str, bool]]:

@@ -21,7 +21,7 @@ from naturelm.engine import engine as engine_module
 from naturelm.engine.buffer import DecodeBuffer, GraphedDecodeBuffer
 from naturelm.engine.decoder import Decoder
 from naturelm.engine.engine import Engine
-from naturelm.engine.queries import EngineQuery
+from naturelm.engine.queries import EngineQuery, QueryExample
 from naturelm.engine.search import _draw
 from naturelm.errors import NaturelmError
 from naturelm.models import Answer, NatureLM
@@ -150,6 +150,54 @@ def test_a_query_that_says_itself_where_the_sound_goes_is_answered_beside_others
     for window, row in enumerate(engine.answer(windows()[:2])):
         for prompt, answer in zip(prompts, row, strict=True):
             assert_same(answer, plain(window, prompt, 8, 1))
+
+
+def examples(count: int) -> tuple[QueryExample, ...]:
+    return tuple(
+        QueryExample(windows()[5 - number], ("Owl", "None", "Frog")[number]) for number in range(count)
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_query_with_examples_is_answered_as_the_plain_formula_says(count: int) -> None:
+    """Everything in one row: text, first sound, its answer, ... the window's sound, the question."""
+    shown = examples(count)
+    queries = [EngineQuery(PROMPTS[0], 8, examples=shown), EngineQuery(PROMPTS[0], 8)]
+    loaded = early_ending_model()
+    found = Engine(loaded, queries).answer(windows()[:3])
+    text = "".join(f"<Audio><AudioHere></Audio> {PROMPTS[0]} {one.answer}\n" for one in shown)
+    first, last = loaded.layout.template.split("{}")
+    whole = f"{first}{text}<Audio><AudioHere></Audio> {PROMPTS[0]}{last}"
+    parts = whole.split("<AudioHere>")
+    for window, (with_examples, without) in enumerate(found):
+        assert_same(without, plain(window, PROMPTS[0], 8, 1))
+        with torch.inference_mode():
+            sounds = [*(one.waveform for one in shown), windows()[window]]
+            audio = [loaded.encode_audio(torch.from_numpy(sound[None]))[0] for sound in sounds]
+            ids = [loaded.tokenizer(part, add_special_tokens=False).input_ids for part in parts]
+            row = [loaded.embed_tokens([loaded.tokenizer.bos_token_id, *ids[0]])]
+            for sound, after in zip(audio, ids[1:], strict=True):
+                row += [sound, loaded.embed_tokens(after)]
+            expected = []
+            while len(expected) < 8 and (not expected or expected[-1] not in loaded.end_token_ids):
+                logits = loaded.llama(
+                    inputs_embeds=torch.cat([*row, loaded.embed_tokens(expected)])[None]
+                ).logits
+                expected.append(int(logits[0, -1].argmax()))
+        if expected[-1] in loaded.end_token_ids:
+            expected.pop()
+        assert list(with_examples.token_ids) == expected
+
+
+def test_examples_are_read_once_and_counted() -> None:
+    loaded = model()
+    shown = EngineQuery(PROMPTS[0], 8, examples=examples(3))
+    engine = Engine(loaded, [shown])
+    alone = EngineQuery(PROMPTS[0], 8)
+    more = engine.prompt_tokens(shown) - engine.prompt_tokens(alone)
+    assert more > 3 * loaded.audio_tokens
+    # A window's own tokens are as many as without examples.
+    assert engine.tokens_read == Engine(loaded, [alone]).tokens_read
 
 
 def test_model_merging_is_that_of_the_moment_the_engine_is_made() -> None:
