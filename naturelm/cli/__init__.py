@@ -30,6 +30,7 @@ VERBS = {
     "search": "Find the windows that sound most like a given sound.",
     "probe": "Train a classifier on reviewed windows; apply it to every window.",
     "events": "Merge neighbouring detections of one label.",
+    "queue": "Choose what to listen to next, and report how far reviewers are and agree.",
     "export": "Write detections for Raven, Audacity, Kaleidoscope, BirdNET, Camtrap DP and others.",
     "clips": "Cut the best detections out of the original recordings.",
     "report": "Write one self-contained HTML page about a results directory.",

@@ -39,7 +39,7 @@ def train_probe(stored: StoredVectors, examples: Examples, label: str, seed: int
             f"--label: {present} windows with {label!r} and {absent} without; a probe needs at least {_LEAST} of "
             "each: review more, windows without it included"
         )
-    fit = _logistic_regression(seed)
+    fit = logistic_regression(seed)
     weights, bias = fit(examples.vectors, examples.present)
     report: dict[str, Any] = {}
     for name, groups in (("recordings", examples.recordings), ("stations", examples.stations)):
@@ -68,7 +68,14 @@ def train_probe(stored: StoredVectors, examples: Examples, label: str, seed: int
     )
 
 
-def _logistic_regression(seed: int) -> _Fit:
+def logistic_regression(seed: int) -> _Fit:
+    """What fits a probe's weights and bias to vectors of length 1 and whether the label is there.
+
+    Raises
+    ------
+    NaturelmError
+        scikit-learn is not installed.
+    """
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError:

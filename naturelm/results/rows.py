@@ -158,7 +158,8 @@ def vector_tables(answered: AnsweredSegment) -> dict[str, pa.Table]:
     schema = VECTOR_TABLES[EMBEDDINGS]
     if rows and vectors is not None:
         schema = schema.set(
-            schema.get_field_index("vector"), pa.field("vector", vector_type(vectors.shape[1]))
+            schema.get_field_index("vector"),
+            pa.field("vector", vector_type(vectors.shape[1]), nullable=False),
         )
         keys = pa.Table.from_pylist(rows, schema=schema.remove(schema.get_field_index("vector")))
         embeddings = keys.append_column(schema.field("vector"), vector_array(vectors))
@@ -173,14 +174,14 @@ def vector_tables(answered: AnsweredSegment) -> dict[str, pa.Table]:
 
 
 def vector_type(width: int) -> pa.DataType:
-    """Type of the column `vector` in files."""
-    return pa.list_(pa.float16(), width)
+    """Type of the column `vector` in files; without nulls it is read faster."""
+    return pa.list_(pa.field("element", pa.float16(), nullable=False), width)
 
 
 def vector_array(vectors: NDArray[np.float16]) -> pa.Array:
     """Vectors ``[windows, width]`` as an array of that type."""
     values = pa.array(np.ascontiguousarray(vectors, np.float16).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
+    return pa.FixedSizeListArray.from_arrays(values, type=vector_type(vectors.shape[1]))
 
 
 def _day_columns(recording: Recording) -> dict[str, Any]:

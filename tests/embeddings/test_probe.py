@@ -195,7 +195,7 @@ def test_every_reader_takes_what_probes_find_for_detections(out, long_archive, t
     assert counted.output.split() == ["n", "36"]
     done = invoke("export", out, "--format", "raven", "--out", tmp_path / "r.txt", "--query-id", "probe")
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "r.txt").read_text(encoding="utf-8").count("Owl") == 36
+    assert (tmp_path / "r.txt").read_text(encoding="utf-8").count("probe\tOwl") == 36
     done = invoke("clips", out, "--out", tmp_path / "clips", "--label", "owl", "--top", 2)
     assert done.exit_code == 0, done.output
     assert len(list((tmp_path / "clips").rglob("*.flac"))) == 2
