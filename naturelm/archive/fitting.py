@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from naturelm.config.archive import ArchiveConfig, ModelSettings
-from naturelm.machine import available_bytes, multiplies_bfloat16, read_gpus
+from naturelm.machine import available_bytes, multiplies_bfloat16, read_gpus, usable_cores
 from naturelm.models.presets import resolve
 from naturelm.models.sizes import Room, choose_weights, sizes_of
 from naturelm.results.analysis import read_analysis
@@ -61,6 +61,27 @@ def fitted_to(out: Location, config: ArchiveConfig) -> ArchiveConfig:
     if config.job.address is None:
         model = with_fitting_weights(model)
     return config.model_copy(update={"model": model})
+
+
+def workers_here(settings: ModelSettings) -> int:
+    """Workers that this machine runs side by side: one for each GPU, or for each core whose model fits the memory."""
+    gpus = len(read_gpus())
+    if gpus:
+        # One GPU alone gains too: several processes decode for it.
+        return max(2, gpus)
+    needed = _needed_bytes(settings, Room(None, False, False))
+    free = available_bytes()
+    if needed is None or free is None:
+        return usable_cores()
+    return min(usable_cores(), int(free // needed))
+
+
+def _needed_bytes(settings: ModelSettings, room: Room) -> float | None:
+    sizes = sizes_of(resolve(settings.name), settings.llm)
+    if sizes is None:
+        return None
+    usual = "bf16" if room.is_gpu or settings.dtype == "bfloat16" else "float32"
+    return sizes.bytes_of((sizes.stored or usual) if settings.weights == "auto" else settings.weights)
 
 
 def memory_line(settings: ModelSettings) -> str | None:

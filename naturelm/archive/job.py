@@ -11,7 +11,7 @@ from itertools import chain
 
 from naturelm.archive.attempts import MakeAsk
 from naturelm.archive.figures import Counts
-from naturelm.archive.fitting import fitted_to, memory_line
+from naturelm.archive.fitting import fitted_to, memory_line, workers_here
 from naturelm.archive.harvests import open_outputs, wanted_sets
 from naturelm.archive.pace import Pace, begins_here, worth_starting_ray
 from naturelm.archive.plan import check_limits
@@ -210,7 +210,9 @@ def _results(
     if begins_here(config.job):
         from naturelm.archive.backends.local import answer_here
 
-        pace = Pace(reads, math.inf if config.job.workers == 0 else worth_starting_ray())
+        pace = Pace(
+            reads, math.inf if config.job.workers == 0 else worth_starting_ray(workers_here(config.model))
+        )
         for answered in answer_here(reads, config, stop, make_ask, pace.is_too_slow):
             pace.saw(answered)
             yield answered

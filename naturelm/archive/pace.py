@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from naturelm.config.archive import JobSettings
-from naturelm.machine import read_gpus, usable_cores
 from naturelm.results.rows import AnsweredSegment
 from naturelm.segments import Read
 from naturelm.text import duration
@@ -26,18 +25,8 @@ def begins_here(job: JobSettings) -> bool:
     return job.workers == 0 or (job.workers is None and unsaid)
 
 
-def worth_starting_ray(workers: int | None = None) -> float:
-    """Seconds that are left in this process from which on Ray ends sooner; infinity where it has no more to offer.
-
-    Parameters
-    ----------
-    workers : int, optional
-        How many would work side by side; by default one for each GPU, or for each core where there is none.
-    """
-    if workers is None:
-        # One GPU alone gains too: several processes decode for it.
-        gpus = len(read_gpus())
-        workers = max(2, gpus) if gpus else usable_cores()
+def worth_starting_ray(workers: int) -> float:
+    """Seconds that are left in this process from which on so many workers on Ray end sooner; infinity for one."""
     return math.inf if workers < 2 else RAY_START_S * workers / (workers - 1)
 
 

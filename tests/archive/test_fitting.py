@@ -43,6 +43,15 @@ def test_a_model_that_does_not_fit_is_refused_before_the_scan(
         run([tmp_path / "no such directory"], tmp_path / "out", config)
 
 
+def test_as_many_workers_as_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "read_gpus", tuple)
+    monkeypatch.setattr(fitting, "usable_cores", lambda: 4)
+    monkeypatch.setattr(fitting, "available_bytes", lambda: 24e9)
+    large = load_archive_config(None, {"model": {"name": "naturelm-8b", "weights": "int8"}}).model
+    assert fitting.workers_here(large) == 2
+    assert fitting.workers_here(load_archive_config(None, {}).model) == 4
+
+
 def test_what_a_large_model_takes_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "room_here", lambda device=None: Room(16e9, False, True))
     settings = load_archive_config(None, {"model": {"name": "naturelm-8b", "weights": "int8"}}).model

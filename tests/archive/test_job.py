@@ -118,7 +118,7 @@ def test_a_small_archive_without_a_word_about_workers_starts_no_ray(
 def test_what_this_process_leaves_ray_answers_and_the_tables_are_the_same(
     night: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "worth_starting_ray", lambda: 0.0)
+    monkeypatch.setattr(job, "worth_starting_ray", lambda workers: 0.0)
     monkeypatch.setattr(pace, "_LEAST_WINDOWS", 1)
     monkeypatch.setattr("naturelm.archive.backends.local._WINDOWS_PER_CALL", 1)
     shown = io.StringIO()

@@ -29,6 +29,7 @@ from naturelm.archive.attempts import (
     decode_carefully,
 )
 from naturelm.archive.backends.ray_metrics import Metrics, QueueWatch, watch_queues
+from naturelm.archive.fitting import workers_here
 from naturelm.archive.progress import Progress
 from naturelm.archive.stages import Ask, Decode
 from naturelm.archive.stopping import Stop
@@ -162,7 +163,7 @@ def _dataset(
     gpu_share = config.job.gpus_per_worker
     device = "gpu" if gpus or gpu_share else "cpu"
     segments = sum(len(read.segments) for read in reads)
-    now = config.job.workers or (int(gpus / (gpu_share or 1)) if device == "gpu" else _cpu_workers())
+    now = config.job.workers or (int(gpus / (gpu_share or 1)) if device == "gpu" else _cpu_workers(config))
     now = max(1, min(segments, now))
     most = max(now, min(segments, config.job.max_workers or now))
     windows = sum(segment.window_count for read in reads for segment in read.segments)
@@ -242,8 +243,10 @@ class _AskActor:
         return pa.table({"answered": pa.array([pickle.dumps(item) for item in done], pa.large_binary())})
 
 
-def _cpu_workers() -> int:
+def _cpu_workers(config: ArchiveConfig) -> int:
     """One actor of one thread per core: threads within an actor wait for each other, actors do not."""
     resources = ray.cluster_resources()
     fitting = int(resources.get("memory", 0) // _CPU_ACTOR_BYTES)
+    if config.job.address is None:
+        fitting = min(fitting, workers_here(config.model))
     return max(1, min(int(resources.get("CPU", 1)), fitting))
