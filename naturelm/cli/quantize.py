@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from naturelm.cli._options import llm_option
+from naturelm.cli._types import FiniteRange
 from naturelm.errors import NaturelmError
 from naturelm.text import file_size
 
@@ -24,7 +25,7 @@ from naturelm.text import file_size
 @llm_option
 @click.option(
     "--merging-alpha",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=1.0,
     show_default=True,
     metavar="ALPHA",

@@ -103,7 +103,6 @@ class AudioLlama(LanguageModel):
     ) -> None:
         self._begin(config, llama.config.hidden_size)
         self.tokenizer = tokenizer
-        self.layout: PromptLayout | SoundFirstLayout = PromptLayout(config.prompt_template)
         self._merging_alpha = 1.0
         self._is_merged = merged
         self._text = TextTokenizer(tokenizer)
@@ -124,6 +123,8 @@ class AudioLlama(LanguageModel):
         self.config = config
         self.window_s = self.natural_window_s = config.window_s
         self.sample_rate_hz = config.sample_rate_hz
+        # Before the audio branch, with which a family sets another.
+        self.layout: PromptLayout | SoundFirstLayout = PromptLayout(config.prompt_template)
         self.make_audio_branch(token_width)
 
     @abstractmethod

@@ -79,7 +79,7 @@ def test_every_number_refuses_nan_and_infinity(value):
         checked += 1
         if type(option.type) is click.types.FloatParamType:
             # Checked with the other settings.
-            assert words in ("plan", "process", "infer"), (words, option.opts)
+            assert words in ("embed", "plan", "process", "infer"), (words, option.opts)
         else:
             with pytest.raises(click.BadParameter):
                 option.type.convert(value, option, context)
