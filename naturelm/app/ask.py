@@ -39,7 +39,7 @@ _BATCH_WINDOWS = 4
 
 @dataclass(frozen=True, slots=True)
 class UploadedSound:
-    """A file to ask about, and the windows that the model hears of it."""
+    """A file to answer a query about, and the windows of it that the model receives."""
 
     path: Path
     name: str
@@ -55,7 +55,7 @@ class SoundAnswer:
     sound : UploadedSound
     window : Window
     samples : array, float32 [samples]
-        What the model heard, at `SAMPLE_RATE_HZ`, without padding.
+        What the model received, at `SAMPLE_RATE_HZ`, without padding.
     text : str
         Untrusted.
     score : float

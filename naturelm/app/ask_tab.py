@@ -91,7 +91,7 @@ def build_ask_tab(asker: Asker, questions: tuple[str, ...] = QUESTIONS) -> None:
     # Kept here: what a browser sends as the conversation might name files.
     history = gr.State([])
 
-    # In the browser: whoever chooses and asks at once must not ask what stood there before.
+    # In the browser: whoever chooses and submits at once must not submit the previous text.
     choice.input(None, choice, question, js="chosen => chosen", api_visibility="private")
     shown = [history, chat, status, pictured, listed, ask_button, cancel_button, clear_button]
 

@@ -37,7 +37,7 @@ def build_page(asker: Asker, results: Results | None = None) -> gr.Blocks:
 
 
 def theme() -> gr.themes.ThemeClass:
-    """Fonts of the visitor's own system: the page asks no other host for anything."""
+    """Fonts of the visitor's own system: the page requests nothing from other hosts."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.emerald,
         neutral_hue=gr.themes.colors.stone,

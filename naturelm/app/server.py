@@ -44,10 +44,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class OwnPagesOnly:
-    """Refuse requests that another web page makes, and keep the browser from asking other hosts.
+    """Refuse requests that another web page makes, and keep the browser from contacting other hosts.
 
-    A page on the internet may have a visitor's browser call 127.0.0.1, under a name of its own (DNS rebinding) or
-    openly; the `Host` and `Origin` headers tell.
+    A page on the internet may have a visitor's browser call 127.0.0.1, under its own name (DNS rebinding) or
+    openly; the `Host` and `Origin` headers reveal it.
     """
 
     def __init__(self, app: App) -> None:

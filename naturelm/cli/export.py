@@ -10,7 +10,7 @@ from naturelm.cli._options import label_option, min_score_option, query_id_optio
 from naturelm.errors import NaturelmError
 from naturelm.results.analysis import read_analysis
 from naturelm.results.probe_files import PROBE_QUERY, probe_files
-from naturelm.tables.duckdb_errors import told
+from naturelm.tables.duckdb_errors import readable_errors
 from naturelm.tables.export import FORMATS, get_format
 from naturelm.tables.export.source import ExportSource, roots_of_recordings
 from naturelm.tables.interrupt import interruptible
@@ -70,7 +70,7 @@ def export(
             roots_of_recordings(connection, directory),
         )
         try:
-            with told():
+            with readable_errors():
                 saved = module.save(source, out)
         except OSError as error:
             raise NaturelmError(f"{out}: cannot be written ({error.strerror}); give another --out") from None

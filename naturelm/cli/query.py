@@ -23,7 +23,7 @@ from naturelm.errors import NaturelmError
 from naturelm.machine import limited_memory
 from naturelm.storage import Location
 from naturelm.tables import row_formats as outputs
-from naturelm.tables.duckdb_errors import told
+from naturelm.tables.duckdb_errors import readable_errors
 from naturelm.tables.interrupt import interruptible
 from naturelm.tables.query import open_tables, select
 
@@ -86,7 +86,7 @@ def check_output(form: str, out: Path | None, overwrite: bool, excel: bool) -> N
 def write(reader: pa.RecordBatchReader, form: str, out: Path | None, excel: bool) -> None:
     """Write rows to a file or to standard output; on a terminal, a table is fitted to its width."""
     try:
-        with told("writing the rows"):
+        with readable_errors("writing the rows"):
             if form == "parquet":
                 _write_parquet(reader, out)
             elif out is not None:

@@ -9,7 +9,7 @@ import click
 
 from naturelm.cli._options import directory_argument, format_option, min_score_option
 from naturelm.storage import Location
-from naturelm.tables.duckdb_errors import told
+from naturelm.tables.duckdb_errors import readable_errors
 from naturelm.tables.interrupt import interruptible
 from naturelm.tables.query import open_tables
 from naturelm.tables.summary import By, lines, summarise
@@ -37,7 +37,7 @@ def summary(directory: Location, by: By, min_score: float, local_time: bool, for
 
     The default is labels by hour of day. An hour without detections counts 0, an unrecorded one shows a dash.
     """
-    with interruptible(open_tables(directory, locked=True)) as connection, told():
+    with interruptible(open_tables(directory, locked=True)) as connection, readable_errors():
         result = summarise(connection, by, min_score, "local" if local_time else "utc")
     if form == "json":
         click.echo(json.dumps(result.as_json(), ensure_ascii=False, indent=2))

@@ -75,7 +75,7 @@ def find_damage(directory: Location, tables: TableSet = WORDS) -> list[DamagedFi
         # A crash may leave `recordings` of a day that has none any more.
         if day not in here[RECORDINGS] or _has_rows(listed[RECORDINGS][day])
     ]
-    # A store replaces objects whole, and asking for the end of each would take long.
+    # A store replaces objects whole, and requesting the end of each would take long.
     present = [
         DamagedFile(table, *day, place, False)
         for table, files in listed.items()

@@ -1,6 +1,6 @@
 """The rows of a published day: reading who is there, merging segments into them, carrying them over. No files here.
 
-A recording of which only some segments are published (a run was told to do some hours, or a sample) has its parts in
+A recording of which only some segments are published (a run was limited to some hours, or to a sample) has its parts in
 the metadata of the day's `recordings` file, so that a later run does exactly the others.
 """
 
@@ -24,7 +24,7 @@ PARTS = b"naturelm.parts"
 
 # By recording, by first window: what the `recordings` row of that segment says of it alone.
 Parts = dict[str, dict[int, dict[str, Any]]]
-# Seconds between window starts, and windows a segment: what tells which segment a row belongs to.
+# Seconds between window starts, and windows per segment; they identify the segment of a row.
 Cut = tuple[float, int]
 # By recording: the first windows of segments, or None for all that it has.
 Segments = Mapping[str, Collection[int] | None]

@@ -85,18 +85,18 @@ class Lock:
     ----------
     directory : Path or StorePath
         The output directory; it exists.
-    tell : callable
+    report : callable
         Told in one sentence why it takes long.
     lost : callable
         Called, from another thread, where another run has taken the lock.
     """
 
     def __init__(
-        self, directory: Location, tell: Callable[[str], None], lost: Callable[[], None] | None = None
+        self, directory: Location, report: Callable[[str], None], lost: Callable[[], None] | None = None
     ) -> None:
         self._directory = directory
         self._path = directory / LOCK
-        self._tell = tell
+        self._report = report
         self._lost = lost
         self._own = Holder.me()
         self._ended = threading.Event()
@@ -113,7 +113,7 @@ class Lock:
         try:
             holder = read_lock(self._directory)
         except OSError:
-            # What is wrong with the directory is told by who makes it.
+            # What is wrong with the directory is reported by the code that makes it.
             return
         if holder is not None and holder.is_local and holder.is_alive_here:
             raise self._refusal(holder)
@@ -157,7 +157,7 @@ class Lock:
         self.release()
 
     def _create(self) -> bool:
-        """Make the lock where there is none, if the place can tell."""
+        """Make the lock where there is none, if the place supports it."""
         if not isinstance(self._path, Path):
             return False
         draft = self._path.with_name(f".{LOCK}.{self._own.token}.tmp")
@@ -173,7 +173,7 @@ class Lock:
 
     def _watch(self) -> None:
         """Return when nobody holds the lock; raise where its holder gives a sign of life."""
-        told, seen = False, self._read_raw()
+        reported, seen = False, self._read_raw()
         began = time.monotonic()
         while seen is not None:
             holder = read_lock(self._directory)
@@ -183,12 +183,12 @@ class Lock:
                 return
             if time.monotonic() - began >= _SILENCE_S:
                 return
-            if not told:
+            if not reported:
                 who = "another run" if holder is None else f"a run on {holder.host} (process {holder.pid})"
-                self._tell(
+                self._report(
                     f"{self._path} is held by {who}: watching for {_SILENCE_S:g} s whether it is alive"
                 )
-                told = True
+                reported = True
             time.sleep(_LOOK_S)
             now = self._read_raw()
             if now is not None and now != seen:
@@ -247,7 +247,7 @@ def _now() -> str:
 
 
 def _machine() -> str:
-    """Where process ids mean the same; "" where the system does not tell."""
+    """Where process ids mean the same; "" where the system does not say."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

@@ -183,7 +183,7 @@ def _old_day(file: StoredFile) -> Day | None:
 
 
 def _rows_now(table: str, rows: pa.Table, day: Day | None = None) -> pa.Table:
-    """Rows of an older version with the columns of the current one; of published rows the path tells the day."""
+    """Rows of an older version with the columns of the current one; the path of published rows gives the day."""
     added: dict[str, pa.Scalar] = {}
     if day is not None:
         added = {"station": pa.scalar(day.station), "date": pa.scalar(day.as_date(), pa.date32())}

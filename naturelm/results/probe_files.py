@@ -41,7 +41,7 @@ def probe_files(directory: Location) -> list[Location]:
 
 
 def digest_of(place: Location) -> str:
-    """What tells one state of a file of embeddings from another: its size and its end, which indexes the rest."""
+    """What identifies the state of a file of embeddings: its size and its end, which indexes the rest."""
     with place.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _EDGE_BYTES))

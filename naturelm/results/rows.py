@@ -119,7 +119,7 @@ def segment_tables(answered: AnsweredSegment, queries: Sequence[Query], model: s
                     "gated": False,
                 }
             )
-            table, column, said = _said(query, answer)
+            table, column, named = _labelled(query, answer)
             rows[table].extend(
                 span
                 | {
@@ -130,7 +130,7 @@ def segment_tables(answered: AnsweredSegment, queries: Sequence[Query], model: s
                     "text": answer.text,
                     "model": model,
                 }
-                for name, score in said
+                for name, score in named
             )
     first = _day_columns(recording)
     return {
@@ -272,7 +272,7 @@ def _reduced_marks(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _said(query: Query, answer: Answer) -> tuple[str, str, list[tuple[str, float]]]:
+def _labelled(query: Query, answer: Answer) -> tuple[str, str, list[tuple[str, float]]]:
     """What an answer says: the table it goes to, the column, and (text, score) pairs."""
     if query.kind == "caption":
         nothing = not parse_labels(answer.text)
@@ -280,11 +280,11 @@ def _said(query: Query, answer: Answer) -> tuple[str, str, list[tuple[str, float
     if query.kind == "classification":
         best = answer.candidates[: query.top_k]
         return DETECTIONS, "label", [(name, p) for name, p in best if normal_form(name) != "none"]
-    said = []
+    named = []
     for label in parse_labels(answer.text):
         score = span_score(answer.token_scores, answer.token_ends, label.start, label.end)
-        said.append((label.name, answer.score if score is None else score))
-    return DETECTIONS, "label", said
+        named.append((label.name, answer.score if score is None else score))
+    return DETECTIONS, "label", named
 
 
 def later(start: dt.datetime | None, seconds: float) -> dt.datetime | None:

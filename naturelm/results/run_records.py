@@ -108,15 +108,15 @@ def _commit() -> str | None:
     git = shutil.which("git")
     if git is None or not (package.parent / ".git").exists():
         return None
-    said = []
+    outputs = []
     for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", package.name]):
         done = subprocess.run(
             [git, "-C", str(package.parent), *command], capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             return None
-        said.append(done.stdout.strip())
-    return said[0] + ("+" if said[1] else "")
+        outputs.append(done.stdout.strip())
+    return outputs[0] + ("+" if outputs[1] else "")
 
 
 def hardware() -> dict[str, Any]:

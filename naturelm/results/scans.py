@@ -1,7 +1,7 @@
 """`_plans/<hash>.parquet`: what a scan found, as one row for each recording with the segments it is cut into.
 
 A manifest is never changed: another scan with another result is another file. Scans read it to leave alone what
-has not changed, and `naturelm process` to tell renamed, replaced and vanished recordings from new ones.
+has not changed, and `naturelm process` to distinguish renamed, replaced and vanished recordings from new ones.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ class Visible:
     replaced : list of (str, int)
         Recordings and first windows of segments whose published rows do not count.
     hop_s, segment_windows : float, int
-        Seconds between window starts, and windows a segment: what tells which segment a row belongs to.
+        Seconds between window starts, and windows per segment; they identify the segment of a row.
     """
 
     published: Mapping[str, Mapping[Day, Location]]

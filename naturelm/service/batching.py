@@ -56,7 +56,7 @@ class _Waiting:
 
 
 class Batcher:
-    """Runs the engine in a thread of its own; questions that are alike share its batches, whoever sent them.
+    """Runs the engine in a separate thread; equal queries share its batches, whoever sent them.
 
     Parameters
     ----------

@@ -138,7 +138,7 @@ def serve_model(
     max_batch_size : int
         Most items of one request.
     num_beams : int
-        Beams of the search where a request asks for no temperature.
+        Beams of the search where a request gives no temperature.
     root : Path, optional
         Directory below which requests may name files.
 

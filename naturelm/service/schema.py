@@ -94,8 +94,8 @@ def read_items(body: Any) -> list[tuple[str, RequestItem | str]]:
     Raises
     ------
     BadRequestError
-        The body is not an object with `schema_version` and `requests`, or an item cannot be told from the others by a
-        `sample_id`.
+        The body is not an object with `schema_version` and `requests`, or an item has no
+        `sample_id` that distinguishes it from the others.
     """
     if not isinstance(body, dict) or not isinstance(body.get("requests"), list):
         raise BadRequestError('the body is not an object with a list "requests"')

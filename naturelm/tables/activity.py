@@ -28,12 +28,12 @@ _HOURS = """
     effort AS (
         SELECT station, hour, sum(epoch(least(ends, hour + INTERVAL 1 HOUR) - greatest(starts, hour))) AS effort_s
         FROM touched GROUP BY ALL),
-    said AS (
+    found AS (
         SELECT station, date_trunc('hour', start_local) AS hour, count(*) AS detections
         FROM detections JOIN labels USING (label) WHERE start_local IS NOT NULL GROUP BY ALL)
     SELECT station, hour, sum(effort_s) AS effort_s, sum(detections)::BIGINT AS detections
     FROM (SELECT station, hour, effort_s, 0 AS detections FROM effort
-          UNION ALL SELECT station, hour, 0, detections FROM said)
+          UNION ALL SELECT station, hour, 0, detections FROM found)
     GROUP BY ALL HAVING sum(effort_s) > 0 OR sum(detections) > 0"""
 
 # The offset that most recordings have: a recorder's clock may be set anew within a deployment.

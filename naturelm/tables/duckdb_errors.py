@@ -30,7 +30,7 @@ def _name_of(served: re.Match[str]) -> str:
 
 
 @contextmanager
-def told(what: str = "reading the tables") -> Iterator[None]:
+def readable_errors(what: str = "reading the tables") -> Iterator[None]:
     """Raise what DuckDB raises as a NaturelmError that says that `what` failed."""
     try:
         yield
@@ -53,11 +53,11 @@ def told(what: str = "reading the tables") -> Iterator[None]:
         raise NaturelmError(f"{what} failed: {sentence}") from None
 
 
-def told_batches(reader: pa.RecordBatchReader, what: str = "reading the tables") -> pa.RecordBatchReader:
-    """The same batches; errors on the way as `told` raises them."""
+def readable_batches(reader: pa.RecordBatchReader, what: str = "reading the tables") -> pa.RecordBatchReader:
+    """The same batches; errors on the way as `readable_errors` raises them."""
 
     def batches() -> Iterator[pa.RecordBatch]:
-        with told(what):
+        with readable_errors(what):
             yield from reader
 
     return pa.RecordBatchReader.from_batches(reader.schema, batches())

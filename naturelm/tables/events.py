@@ -5,10 +5,10 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
-from naturelm.tables.duckdb_errors import told, told_batches
+from naturelm.tables.duckdb_errors import readable_batches, readable_errors
 
 GAP_S = 1.0
-"""Longest pause within an event. File names tell a recording's start to the second, so recordings that
+"""Longest pause within an event. File names give a recording's start to the second, so recordings that
 follow each other without a gap may seem up to a second apart."""
 
 # Longer overlaps of recordings than those of one recorder that rounds its times.
@@ -150,7 +150,7 @@ def events(
         One row per event, in order of station and time. `recording_id`, `path`, `station`, `date`, `start_s`,
         `start_local` and `start_time` say where and when it starts; `end_s` is in seconds from the start of
         that recording, later than its end where the event runs into the next one; `duration_s`; `query`;
-        `label` and `label_key`; `windows` it was heard in; `mean_score` and `best_score` of those.
+        `label` and `label_key`; `windows` it occurs in; `mean_score` and `best_score` of those.
     """
     return read_events(connection, gap_s=gap_s, min_score=min_score, batch_rows=100_000).read_all()
 
@@ -159,10 +159,10 @@ def read_events(
     connection: duckdb.DuckDBPyConnection, *, gap_s: float, min_score: float, batch_rows: int
 ) -> pa.RecordBatchReader:
     """The rows of `events` in batches, for results that do not fit in memory."""
-    with told():
+    with readable_errors():
         relation = connection.sql(
             "FROM events_of(gap_s := $gap_s, min_score := $min_score) "
             "ORDER BY station, start_local, path, start_s, query, label",
             params={"gap_s": gap_s, "min_score": min_score},
         )
-        return told_batches(relation.to_arrow_reader(batch_rows))
+        return readable_batches(relation.to_arrow_reader(batch_rows))

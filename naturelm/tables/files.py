@@ -1,7 +1,7 @@
 """Files served to SQL by name and for reading only.
 
 DuckDB lets SQL write wherever it may read (even a SELECT: `WITH a AS (COPY … TO …) SELECT …`). So SQL gets no
-access to the disk at all, but to a file system of its own that knows the tables' files and cannot write.
+access to the disk at all, but to a separate file system that knows the tables' files and cannot write.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ServedFiles(AbstractFileSystem):
         except KeyError:
             raise PermissionError(f"{name} is none of the tables' files") from None
 
-    # --- what DuckDB asks of a file system
+    # --- what DuckDB needs of a file system
 
     def glob(self, path: str, maxdepth: int | None = None, **options: Any) -> list[str]:
         """The files of a folder, for `<folder>/*`; any other pattern is a file's name."""

@@ -24,7 +24,7 @@ from naturelm.results.table_sets import VECTORS, WORDS, TableSet
 from naturelm.results.visible import Visible, read_visible
 from naturelm.segments import Day
 from naturelm.storage import Location, location
-from naturelm.tables.duckdb_errors import told, told_batches
+from naturelm.tables.duckdb_errors import readable_batches, readable_errors
 from naturelm.tables.events import create_events
 from naturelm.tables.files import PREFIX, Content, ServedFiles
 from naturelm.tables.reviews import create_reviews
@@ -74,7 +74,7 @@ def open_tables(directory: str | Location, *, locked: bool = False) -> duckdb.Du
     columns = check_version(directory)
     if isinstance(directory, Path):
         directory = directory.absolute()
-    with told():
+    with readable_errors():
         connection = _open_files(directory, columns)
         create_labels(connection)
         create_events(connection)
@@ -114,10 +114,10 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str, batch_rows: int) -> 
         _check_reads(_statement(connection, sql[explained.end() :] if explained else sql))
     else:
         _check_reads(statement)
-    with told("the SQL"):
+    with readable_errors("the SQL"):
         connection.execute("BEGIN TRANSACTION READ ONLY")
         reader = connection.sql(sql).to_arrow_reader(batch_rows)
-    return pa.RecordBatchReader.from_batches(reader.schema, _checked(told_batches(reader, "the SQL")))
+    return pa.RecordBatchReader.from_batches(reader.schema, _checked(readable_batches(reader, "the SQL")))
 
 
 def _statement(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
@@ -125,7 +125,7 @@ def _statement(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statem
         sql.encode()
     except UnicodeEncodeError:
         raise NaturelmError("the SQL is not UTF-8 text; write it in UTF-8") from None
-    with told("the SQL"):
+    with readable_errors("the SQL"):
         statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise NaturelmError(f"the SQL holds {len(statements)} statements; give one SELECT")

@@ -138,15 +138,15 @@ def _totals(tables: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 def _stations(tables: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     return _rows(
         tables,
-        """WITH said AS (
+        """WITH found AS (
                SELECT station, count(*) AS detections
                FROM detections JOIN labels USING (label) GROUP BY ALL)
            SELECT recordings.station, count(*) AS recordings,
                count(*) FILTER (status <> 'ok') AS not_ok, coalesce(sum(decoded_s), 0) AS decoded_s,
                coalesce(sum(windows), 0) AS windows, min(start_local) AS first, max(start_local) AS last,
                median(latitude) AS latitude, median(longitude) AS longitude,
-               coalesce(any_value(said.detections), 0) AS detections
-           FROM recordings LEFT JOIN said ON said.station = recordings.station
+               coalesce(any_value(found.detections), 0) AS detections
+           FROM recordings LEFT JOIN found ON found.station = recordings.station
            GROUP BY ALL ORDER BY station""",
     )
 

@@ -45,7 +45,7 @@ class Review:
     recording_id, start_s, end_s, query, label
         The detection, as its row names it.
     decision : {"agree", "disagree", "relabel"}
-        `relabel`: something else was heard, `new_label`.
+        `relabel`: something else is audible, `new_label`.
     reviewer : str
         Who decided; may be empty.
     new_label : str or None
@@ -83,7 +83,7 @@ class Review:
 def append_review(directory: Path, review: Review) -> Path:
     """Append a decision to the `reviews` table of a results directory; returns the file written.
 
-    Several people may review at once: every decision is a file of its own, renamed into place when it is whole.
+    Several people may review at once: every decision is a separate file, renamed into place when it is whole.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from naturelm.tables.row_formats import whole_file
 
 MAX_FREQUENCY_HZ = 12_000.0
-"""Nothing above is drawn: models hear up to `TOP_FREQUENCY_HZ`."""
+"""Nothing above is drawn: models receive sound up to `TOP_FREQUENCY_HZ`."""
 
 _WINDOW_S = 0.032
 _DYNAMIC_RANGE_DB = 55.0

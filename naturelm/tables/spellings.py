@@ -83,8 +83,8 @@ def scientific_queries(queries: Mapping[str, Mapping[str, Any]]) -> frozenset[st
     Parameters
     ----------
     queries : mapping
-        `Analysis.queries`. Labels of other queries count as common names: a name itself does not tell ("Tawny owl" has
-        the form of a binomial).
+        `Analysis.queries`. Labels of other queries count as common names: a name itself does not show it
+        ("Tawny owl" has the form of a binomial).
     """
     return frozenset(
         name for name, query in queries.items() if _ASKS_SCIENTIFIC.search(str(query.get("prompt", "")))

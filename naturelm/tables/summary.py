@@ -101,12 +101,12 @@ class LabelCount:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What was recorded and what was heard.
+    """What was recorded and what was detected.
 
     Attributes
     ----------
     by, clock, min_score
-        As asked for.
+        As requested.
     statuses : dict
         Per status, the number of recordings and their hours of decoded sound.
     failures : list of dict

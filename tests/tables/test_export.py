@@ -478,7 +478,7 @@ def test_camtrap_package_keeps_the_standard(night, tmp_path):
     assert [len(tables[name]) for name in CAMTRAP_REQUIRED] == [2, 4, 5]
     for name, required in CAMTRAP_REQUIRED.items():
         for row in tables[name]:
-            # Station B has no known position: that is told, and not invented.
+            # Station B has no known position: that is reported, and not invented.
             known = (
                 {"latitude", "longitude"} if row["deploymentID"] == "B" and name == "deployments" else set()
             )

@@ -24,7 +24,7 @@ HEADER = ["Start (s)", "End (s)", "Scientific name", "Common name", "Confidence"
 
 
 def save(source: ExportSource, out: Path) -> Saved:
-    """Write one CSV. Only the name that the query asked for is filled in."""
+    """Write one CSV. Only the name that the query requested is filled in."""
     check_file(out)
     saved = Saved()
     with whole_file(out, excel=True) as file:

@@ -22,7 +22,7 @@ _GROUP_ROWS = 100_000
 
 
 def save(source: ExportSource, out: Path) -> Saved:
-    """Write one Parquet file. Only the name that the query asked for is filled in."""
+    """Write one Parquet file. Only the name that the query requested is filled in."""
     check_file(out)
     saved = Saved()
     rows: list[tuple[float, float, str | None, str | None, float | None, str]] = []

@@ -165,7 +165,7 @@ class _Deployments:
 def save(source: ExportSource, out: Path) -> Saved:
     """Write a package into the directory `out`. Paths are relative to the archive's root.
 
-    A label of a query that asks for common names is the observation's comment: the standard has a column for
+    A label of a query for common names is the observation's comment: the standard has a column for
     scientific names only.
     """
     if out.exists() and not out.is_dir():

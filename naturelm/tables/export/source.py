@@ -68,7 +68,7 @@ class ExportedRecording(NamedTuple):
 
     @property
     def high_hz(self) -> float:
-        """Highest frequency that the model heard."""
+        """Highest frequency that the model received."""
         return min(TOP_FREQUENCY_HZ, (self.sample_rate_hz or SAMPLE_RATE_HZ) / 2)
 
     def local_at(self, start_s: float) -> dt.datetime | None:
@@ -82,7 +82,7 @@ class Detection(NamedTuple):
     """A detection, or an event with the best of its scores.
 
     `label` is the most frequent spelling; it is also the common or the scientific name, whichever its query
-    asked for. Times are seconds within the recording. `text` and `model` are null for events.
+    requested. Times are seconds within the recording. `text` and `model` are null for events.
     """
 
     start_s: float
@@ -170,14 +170,14 @@ class ExportSource:
             """
         )
         recordings = self.connection.sql("FROM exported ORDER BY position").to_arrow_table()
-        said = groupby(_runs(self._detections()), key=lambda run: run[0])
-        next_position, runs = next(said, (0, iter(())))
+        by_position = groupby(_runs(self._detections()), key=lambda run: run[0])
+        next_position, runs = next(by_position, (0, iter(())))
         for batch in recordings.to_batches(max_chunksize=1_000):
             for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 recording = ExportedRecording(*values)
                 if recording.position == next_position:
                     yield recording, [Detection(*row) for _, rows in runs for row in rows]
-                    next_position, runs = next(said, (0, iter(())))
+                    next_position, runs = next(by_position, (0, iter(())))
                 else:
                     yield recording, []
 
