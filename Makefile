@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 NIGHT := demo/night
 TABLES := demo/tables
-PYTEST := $(BIN)/python -m pytest
+# Processes that run side by side have one thread each: several would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # Each process may start Ray, a browser, object stores and models: a few are enough.
 IN_PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder
 SEED := $(shell date +%s)

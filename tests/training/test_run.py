@@ -114,15 +114,25 @@ def test_checkpoint_that_was_never_finished_is_passed_over(shape, manifest, undi
     assert not torn.exists()
 
 
-def test_last_checkpoints_and_the_best_are_kept(shape, manifest, tmp_path):
+@pytest.fixture
+def contrary(manifest, tmp_path) -> Path:
+    """The same sounds with answers that training makes less and less likely."""
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for row in rows:
+        row |= {"path": str(manifest.parent / row["path"]), "text": "9 8 7 6 5 9 8 7 6 5"}
+    path = tmp_path / "contrary.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_last_checkpoints_and_the_best_are_kept(shape, manifest, contrary, tmp_path):
     storage = tmp_path / "run"
-    evaluation = {"manifests": [str(manifest)], "every_steps": 2, "examples": 3, "generate": False}
-    # So high a rate that it gets worse after the first steps.
+    evaluation = {"manifests": [str(contrary)], "every_steps": 2, "examples": 3, "generate": False}
     values = config(
         shape,
         manifest,
         storage,
-        optimisation={"steps": 12, "peak_lr": 1.0, "warmup_steps": 1},
+        optimisation={"steps": 12, "peak_lr": 3e-2, "end_lr": 3e-2, "warmup_steps": 1},
         evaluation=evaluation,
         run={"checkpoint_every": 2, "keep": 2},
     )
@@ -136,14 +146,14 @@ def test_last_checkpoints_and_the_best_are_kept(shape, manifest, tmp_path):
     assert write_checkpoint(str(storage), tmp_path / "best", best=True) == best
 
 
-def test_run_ends_early_when_evaluations_are_not_better(shape, manifest, tmp_path):
+def test_run_ends_early_when_evaluations_are_not_better(shape, manifest, contrary, tmp_path):
     storage = tmp_path / "run"
-    evaluation = {"manifests": [str(manifest)], "every_steps": 2, "examples": 3, "max_new_tokens": 2}
+    evaluation = {"manifests": [str(contrary)], "every_steps": 2, "examples": 3, "max_new_tokens": 2}
     values = config(
         shape,
         manifest,
         storage,
-        optimisation={"steps": 40, "peak_lr": 1.0, "warmup_steps": 1},
+        optimisation={"steps": 40, "peak_lr": 3e-2, "end_lr": 3e-2, "warmup_steps": 1},
         evaluation=evaluation,
         run={"checkpoint_every": 100, "best_by": "loss:common-detection", "patience": 2},
     )
