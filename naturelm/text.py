@@ -100,7 +100,7 @@ def guard(text: str | None) -> str:
 
 
 def guard_path(path: str) -> str:
-    """Make a path no formula where its reader is no spreadsheet: `./` before it names the same file."""
+    """Keep a path from being a formula where its reader is not a spreadsheet: `./` before it names the same file."""
     return f"./{path}" if _GUARDED.match(path) else path
 
 

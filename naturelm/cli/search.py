@@ -84,7 +84,7 @@ def search(
     """Find the windows in DIRECTORY that sound most like a given sound.
 
     The query is cut and encoded as the archive was, and compared with every stored embedding (naturelm embed, or
-    naturelm process --embeddings). Similarity is the cosine between embeddings, at most 1; it is no probability.
+    naturelm process --embeddings). Similarity is the cosine between embeddings, at most 1; it is not a probability.
     """
     check_output(form, out, overwrite, excel)
     if (raven or clips or page) and not isinstance(directory, Path):

@@ -39,7 +39,7 @@ def status(directory: Location, form: str) -> None:
         else:
             click.echo(f"{printable(str(directory))}: {printable(_sentence(run))}")
         raise NaturelmError(
-            f"{directory}: {described(damaged)}; run naturelm process with this --out again, which writes them anew"
+            f"{directory}: {described(damaged)}; run naturelm process with this --out again, which writes them again"
         )
     connection = open_tables(directory)
     counts = connection.sql(

@@ -127,5 +127,5 @@ def read_probe(path: Path) -> Probe:
         if not (probe.label.strip() and 0 <= probe.threshold <= 1 and probe.weights):
             raise ValueError
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise NaturelmError(f"{path}: is no probe; give a file of naturelm probe train") from None
+        raise NaturelmError(f"{path}: is not a probe; give a file of naturelm probe train") from None
     return probe

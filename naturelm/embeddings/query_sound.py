@@ -134,7 +134,9 @@ def _place(text: str) -> tuple[Path, float]:
     found = _AT.fullmatch(text)
     path, start_s = (Path(found["name"]), float(found["start"])) if found else (Path(text), 0.0)
     if not path.is_file():
-        raise NaturelmError(f"--like: {path} is no file; give a sound file, with @SECONDS for a moment in it")
+        raise NaturelmError(
+            f"--like: {path} is not a file; give a sound file, with @SECONDS for a moment in it"
+        )
     return path, start_s
 
 

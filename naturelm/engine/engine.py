@@ -367,7 +367,7 @@ class Engine:
             except Exception as error:  # memory runs out by many names
                 last_one = len(batch_BS) == 1
                 if encoded is not None:
-                    encoded.exception()  # waits: the thread must not go on while memory is freed
+                    encoded.exception()  # waits: the thread must not continue while memory is freed
                 if not is_out_of_memory(error) or (last_one and self._device.type != "cuda"):
                     raise
                 encoded, self._buffer = None, None

@@ -154,7 +154,7 @@ class Stations:
 def to_utc(local: datetime, zone: tzinfo) -> datetime | None:
     """UTC of a local time; None for times that a change of the clocks repeats or skips.
 
-    In the repeated hour the first pass cannot be told from the second, and a recorder that writes a skipped
+    In the repeated hour the first pass cannot be distinguished from the second, and a recorder that writes a skipped
     time does not follow the zone's clock: either way UTC would be invented.
     """
     first, second = (local.replace(tzinfo=zone, fold=fold) for fold in (0, 1))

@@ -102,7 +102,7 @@ def _is_whole(place: Location) -> bool:
                 return False
             file.seek(-len(_MAGIC), os.SEEK_END)
             return bool(file.read() == _MAGIC)
-    except FileNotFoundError:  # a day was published anew
+    except FileNotFoundError:  # a day was published again
         return True
     except OSError as error:
         raise NaturelmError(

@@ -190,7 +190,7 @@ def read_queue(path: Path) -> list[_Key]:
             f"{path}: cannot be read ({error.strerror}); give a file of naturelm queue"
         ) from None
     except (KeyError, TypeError, ValueError):
-        raise NaturelmError(f"{path}: is no queue; give a file of naturelm queue") from None
+        raise NaturelmError(f"{path}: is not a queue; give a file of naturelm queue") from None
 
 
 @dataclass(frozen=True)

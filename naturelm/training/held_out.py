@@ -47,7 +47,7 @@ class HeldOut:
     def add_loss(self, task: str, words: float, tokens: int) -> None:
         """Add an example's loss, summed over its answers' tokens."""
         sums = self.tasks.setdefault(task, Counter())
-        sums["words"] += words  # type: ignore[assignment]
+        sums["words"] += words  # type: ignore[assignment]  # a Counter adds fractions too, its type knows integers
         sums["tokens"] += tokens
 
     def add_answer(self, task: str, text: str, answer: str) -> None:

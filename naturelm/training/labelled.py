@@ -140,7 +140,7 @@ def read_label_table(
         known = recordings.setdefault(path, Labelled(path))
         for kind in ("common", "sci"):
             if kind in columns and not cells[kind]:
-                problems.add(number, f"{columns[kind]} is empty; write None where nothing is to be heard")
+                problems.add(number, f"{columns[kind]} is empty; write None where there is nothing to name")
             elif kind in columns:
                 names = known.names.setdefault(kind, [])
                 names += [name for name in _names(cells[kind]) if name not in names]

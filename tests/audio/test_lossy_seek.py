@@ -32,7 +32,7 @@ def recordings(tmp_path_factory) -> Path:
             for start in range(0, len(sound), RATE_HZ):
                 file.write(sound[start : start + RATE_HZ])
     content = (directory / "vbr.mp3").read_bytes()
-    # Without the frame that tells the length, and cut in its middle.
+    # Without the frame that holds the length, and cut in its middle.
     second = content.index(content[:2], 4)
     (directory / "without_tag.mp3").write_bytes(content[second:])
     (directory / "cut.mp3").write_bytes(content[: len(content) // 2])

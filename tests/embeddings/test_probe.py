@@ -222,8 +222,8 @@ def test_bad_input_is_refused_in_one_sentence(out, archive, tmp_path):
         ),
         (("probe", "apply", out, tmp_path / "short"), "is for vectors of 7 numbers, and those of"),
         (("probe", "apply", out, tmp_path / "other"), "is for embeddings of pocket (other, mean)"),
-        (("probe", "apply", out, tmp_path / "text"), "is no probe; give a file of naturelm probe train"),
-        (("probe", "apply", out, tmp_path / "nan"), "is no probe"),
+        (("probe", "apply", out, tmp_path / "text"), "is not a probe; give a file of naturelm probe train"),
+        (("probe", "apply", out, tmp_path / "nan"), "is not a probe"),
         (("probe", "apply", out, tmp_path / "missing"), "cannot be read"),
         (("probe", "apply", tmp_path / "words", tmp_path / "short"), "holds no embeddings"),
     ]:

@@ -103,7 +103,7 @@ def test_bad_input_is_refused_in_one_sentence(results, tmp_path):
         (("--strategy", "diverse", "--out", queue), "the detections have no embeddings"),
         (("--strategy", "disagree", "--out", queue, "--label", "Wren"), "no queries or probes disagree"),
         (("--progress", tmp_path / "missing.csv"), "cannot be read"),
-        (("--progress", tmp_path / "text.csv"), "is no queue"),
+        (("--progress", tmp_path / "text.csv"), "is not a queue"),
         (("--progress", queue, "--strategy", "random"), "leave out --strategy"),
     ]:
         done = invoke("queue", results, *arguments)

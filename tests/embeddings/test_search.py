@@ -121,7 +121,7 @@ def test_results_as_raven_tables_clips_and_a_page(archive, processed, tmp_path):
 @pytest.mark.parametrize(
     ("like", "sentence"),
     [
-        ("missing.wav", "missing.wav is no file; give a sound file"),
+        ("missing.wav", "missing.wav is not a file; give a sound file"),
         ("silent.wav", "the sound at 0 s is silent; give another moment"),
         ("silent.wav@30", "less than 0.5 s of sound at 30 s"),
         ("broken.wav", "cannot be decoded"),

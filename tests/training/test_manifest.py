@@ -342,7 +342,7 @@ def test_problems_of_a_table_are_reported_at_once(here):
     result = call(path, "--out", here / "m.jsonl")
     assert result.exit_code == 2
     assert "3 problems" in result.output
-    assert "row 1: label is empty; write None where nothing is to be heard" in result.output
+    assert "row 1: label is empty; write None where there is nothing to name" in result.output
     assert "row 2: there is no file" in result.output
     assert "row 3: file is empty" in result.output
     assert not (here / "m.jsonl").exists()

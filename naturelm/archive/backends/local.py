@@ -1,4 +1,4 @@
-"""The job in this process, without Ray: for small archives, debugging and tests."""
+"""The job in this process, without Ray: how every run begins unless workers or a cluster are given."""
 
 from __future__ import annotations
 
