@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from naturelm.tables.originals import locate_originals, read_excerpts
-from naturelm.tables.player import player_html
+from naturelm.tables.player import PAD_S, player_html
 from naturelm.tables.query import open_tables
 from naturelm.tables.reviews import Decision, Review, append_review, create_reviews, precision_interval
 from naturelm.text import one_line
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 MAX_ROWS = 500
 """Detections that are listed at once; filters choose which."""
 
-_PAD_S = 1.0
 
 _SEARCH = """
     SELECT detections.recording_id, path, detections.station, detections.start_s, detections.end_s,
@@ -202,7 +201,7 @@ class Results:
         if original is None:
             return None
         span = (row["start_s"], row["end_s"])
-        excerpt = next(read_excerpts(original, [(span[0] - _PAD_S, span[1] + _PAD_S)]), None)
+        excerpt = next(read_excerpts(original, [(span[0] - PAD_S, span[1] + PAD_S)]), None)
         if excerpt is None:
             return None
         name = f"{one_line(row['label'], 60)}, {one_line(row['path'], 80)}"

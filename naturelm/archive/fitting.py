@@ -5,7 +5,7 @@ from __future__ import annotations
 from naturelm.config.archive import ArchiveConfig, ModelSettings
 from naturelm.machine import available_bytes, multiplies_bfloat16, read_gpus, usable_cores
 from naturelm.models.presets import resolve
-from naturelm.models.sizes import Room, choose_weights, sizes_of
+from naturelm.models.sizes import Room, Sizes, choose_weights, sizes_of
 from naturelm.results.analysis import read_analysis
 from naturelm.results.layout import holds_results
 from naturelm.storage import Location
@@ -80,8 +80,15 @@ def _needed_bytes(settings: ModelSettings, room: Room) -> float | None:
     sizes = sizes_of(resolve(settings.name), settings.llm)
     if sizes is None:
         return None
+    return sizes.bytes_of(_weights_in(room, settings, sizes))
+
+
+def _weights_in(room: Room, settings: ModelSettings, sizes: Sizes) -> str:
+    """The weights that a model is loaded with."""
+    if settings.weights != "auto":
+        return settings.weights
     usual = "bf16" if room.is_gpu or settings.dtype == "bfloat16" else "float32"
-    return sizes.bytes_of((sizes.stored or usual) if settings.weights == "auto" else settings.weights)
+    return sizes.stored or usual
 
 
 def memory_line(settings: ModelSettings) -> str | None:
@@ -90,8 +97,7 @@ def memory_line(settings: ModelSettings) -> str | None:
     sizes = sizes_of(source, settings.llm)
     if sizes is None or room.bytes is None:
         return None
-    usual = "bf16" if room.is_gpu or settings.dtype == "bfloat16" else "float32"
-    weights = (sizes.stored or usual) if settings.weights == "auto" else settings.weights
+    weights = _weights_in(room, settings, sizes)
     needed = sizes.bytes_of(weights)
     if needed < _WORTH_A_LINE_BYTES:
         return None

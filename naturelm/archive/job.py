@@ -114,7 +114,6 @@ def process_archive(
         counts = Counts(recordings=Counter({"done before": min(todo.done_before for _, todo in settled)}))
         silent = {segment.id: unread(segment) for segment in due if not segment.window_count}
         committers: list[Committer] = []
-        wanted: list[set[str]] = []
         for (_, todo), output, tables in zip(settled, outputs, sets, strict=True):
             arguments = (
                 output,
@@ -129,7 +128,6 @@ def process_archive(
                 if tables is VECTORS
                 else Committer(*arguments)
             )
-            wanted.append({segment.id for segment in todo.due})
         memory = memory_line(config.model)
         for line in [
             *([] if memory is None else [memory]),
@@ -149,8 +147,8 @@ def process_archive(
                 _results(rest, config, progress, stop, Embed),
             )
             for answered in _unless_all_crash(results):
-                for committer, ids in zip(committers, wanted, strict=True):
-                    if answered.segment.id in ids:
+                for committer in committers:
+                    if committer.lacks(answered.segment):
                         committer.commit(answered)
                 progress.update(counts)
             for committer in committers:

@@ -25,6 +25,8 @@ from naturelm.storage import StorePath, location
 from naturelm.windows import SAMPLE_RATE_HZ, Window
 
 if TYPE_CHECKING:
+    import torch
+
     from naturelm.engine.queries import EngineQuery, QueryExample
     from naturelm.models.answer import Answer
 
@@ -139,15 +141,11 @@ class Ask:
     """
 
     def __init__(self, config: ArchiveConfig, threads: int | None = None) -> None:
-        import torch
-
         from naturelm.engine.engine import Engine
         from naturelm.models import load_model
 
-        if threads is not None:
-            torch.set_num_threads(threads)
         settings = config.model
-        dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
+        dtype = _prepare(config, threads)
         model = load_model(
             settings.name,
             llm=settings.llm,
@@ -258,16 +256,10 @@ class Embed:
     """
 
     def __init__(self, config: ArchiveConfig, threads: int | None = None) -> None:
-        import torch
-
         from naturelm.engine.pooling import Encoder
         from naturelm.models import load_encoder
 
-        if threads is not None:
-            torch.set_num_threads(threads)
-        settings = config.model
-        dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
-        model = load_encoder(settings.name, dtype=dtype)
+        model = load_encoder(config.model.name, dtype=_prepare(config, threads))
         check_window_fits(config, model.window_s)
         self._window_samples = round(config.windows.length_s * SAMPLE_RATE_HZ)
         self._encoder = Encoder(model, config.embeddings.pooling or "mean", config.job.batch_size)
@@ -285,6 +277,15 @@ class Embed:
             _answered(part, [() for _ in part.windows], own)
             for part, own in zip(decoded, _by_segment(decoded, vectors), strict=True)
         ]
+
+
+def _prepare(config: ArchiveConfig, threads: int | None) -> torch.dtype | None:
+    """Set PyTorch's threads; the type that the settings give a model, None for the device's usual one."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return None if config.model.dtype == "auto" else getattr(torch, config.model.dtype)
 
 
 def check_window_fits(config: ArchiveConfig, longest_s: float) -> None:
@@ -318,7 +319,7 @@ def _by_segment(
     if vectors is None:
         return [None] * len(decoded)
     ends = np.cumsum([sum(part.heard) for part in decoded])
-    return np.split(vectors.astype(np.float16), ends[:-1])  # type: ignore[return-value]
+    return [*np.split(vectors.astype(np.float16), ends[:-1])]
 
 
 def _answered(

@@ -68,14 +68,13 @@ class Committer:
             for day in [day for day, missing in self._missing.items() if not missing]:
                 self._publish(day)
 
-    @property
-    def left(self) -> int:
-        """Segments that are not committed."""
-        return sum(len(missing) for missing in self._missing.values())
-
     def close(self) -> None:
         """Wait for what is being written; what has not begun is left to a later run."""
         self._pool.shutdown(cancel_futures=True)
+
+    def lacks(self, segment: Segment) -> bool:
+        """Whether a segment is this committer's and not committed."""
+        return segment.id in self._missing.get(segment.day, ())
 
     @property
     def missing(self) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -127,44 +128,30 @@ def gather(stored: StoredVectors, spans: Sequence[_Span], background: int, seed:
     stations = {day.station for day in stored.days()} or {""}
     share = -(-background // len(stations))
 
+    where = itemgetter("station", "recording_id", "window")
+
     def pick(batch: VectorBatch) -> list[tuple[float, str, str, int, bool | None, NDArray[np.float32]]]:
         rows = batch.keys.to_pylist()
         unit = batch.unit_vectors()
         chosen = []
         for number, row in enumerate(rows):
-            said = [
+            overlapping = [
                 present
                 for _, start_s, end_s, present in by_recording.get(row["recording_id"], ())
                 if _shares(row["start_s"], row["end_s"], start_s, end_s)
             ]
-            if said:
-                chosen.append((number, any(said)))
+            if overlapping:
+                chosen.append((number, any(overlapping)))
         known = {number for number, _ in chosen}
         others = [number for number in range(len(rows)) if number not in known]
         # Drawn by the window itself, so that the order in which files are read does not matter.
         keys = [_draw(rows[number]["recording_id"], rows[number]["window"], seed) for number in others]
         some = sorted(zip(keys, others, strict=True))[:share]
-        return [
-            (
-                -1.0,
-                rows[number]["station"],
-                rows[number]["recording_id"],
-                rows[number]["window"],
-                present,
-                unit[number],
-            )
-            for number, present in chosen
-        ] + [
-            (
-                key,
-                rows[number]["station"],
-                rows[number]["recording_id"],
-                rows[number]["window"],
-                None,
-                unit[number],
-            )
-            for key, number in some
+        taken: list[tuple[float, int, bool | None]] = [
+            *((-1.0, number, present) for number, present in chosen),
+            *((key, number, None) for key, number in some),
         ]
+        return [(key, *where(rows[number]), present, unit[number]) for key, number, present in taken]
 
     known: list[Any] = []
     drawn: dict[str, list[Any]] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -14,13 +13,11 @@ from naturelm.storage import Location
 from naturelm.tables.clips import ClipsSummary, cut_clips
 from naturelm.tables.export import raven
 from naturelm.tables.export.source import ExportSource
-from naturelm.tables.originals import locate_originals, read_excerpts
-from naturelm.tables.player import player_html, templates
+from naturelm.tables.player import PAD_S, add_players, templates
 from naturelm.tables.query import open_tables
 from naturelm.text import one_line
 
 LABEL = "similar"
-_PAD_S = 1.0
 
 
 def as_detections(directory: Location, found: pa.Table) -> duckdb.DuckDBPyConnection:
@@ -59,7 +56,7 @@ def write_found_clips(
         row | {"label": LABEL, "score": row["similarity"], "query": "search", "text": None}
         for row in found.to_pylist()
     ]
-    return cut_clips(directory, rows, out, _PAD_S, pictures=False, archive=archive)
+    return cut_clips(directory, rows, out, PAD_S, pictures=False, archive=archive)
 
 
 def write_page(directory: Path, found: pa.Table, out: Path, query: str, archive: Path | None = None) -> None:
@@ -70,7 +67,13 @@ def write_page(directory: Path, found: pa.Table, out: Path, query: str, archive:
     NaturelmError
         `out` cannot be written.
     """
-    rows = with_players(directory, found.to_pylist(), archive)
+    rows = found.to_pylist()
+    add_players(
+        directory,
+        rows,
+        lambda row: f"window at {row['start_s']:g} s, {one_line(row['path'], 80)}",
+        archive,
+    )
     page = (
         templates()
         .get_template("found.html.j2")
@@ -80,29 +83,3 @@ def write_page(directory: Path, found: pa.Table, out: Path, query: str, archive:
         out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise NaturelmError(f"{out}: cannot be written ({error.strerror}); give another --page") from None
-
-
-def with_players(
-    directory: Path, rows: list[dict[str, Any]], archive: Path | None = None
-) -> list[dict[str, Any]]:
-    """The rows, each with a `player`: HTML, or None where the original is not found."""
-    by_recording: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        row["player"] = None
-        by_recording.setdefault(row["recording_id"], []).append(row)
-    paths = {key: of_one[0]["path"] for key, of_one in by_recording.items()}
-    for key, original in locate_originals(directory, paths, archive).items():
-        spans = [(row["start_s"] - _PAD_S, row["end_s"] + _PAD_S) for row in by_recording[key]]
-        try:
-            for excerpt in read_excerpts(original, spans):
-                row = by_recording[key][excerpt.index]
-                row["player"] = player_html(
-                    excerpt.mono(),
-                    excerpt.sample_rate_hz,
-                    excerpt.start_s,
-                    f"window at {row['start_s']:g} s, {one_line(row['path'], 80)}",
-                    (row["start_s"], row["end_s"]),
-                )
-        except NaturelmError:
-            continue  # shown without a player, as a missing original is
-    return rows

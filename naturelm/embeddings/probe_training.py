@@ -110,12 +110,22 @@ def _held_out(fit: _Fit, examples: Examples, groups: Sequence[str]) -> NDArray[n
     folds = _folds(groups, examples.present)
     if folds is None:
         return None
-    logits = np.full(len(groups), np.nan)
+    return _logits(fit, examples, folds, lambda rest: rest)
+
+
+def _logits(
+    fit: _Fit,
+    examples: Examples,
+    folds: Sequence[NDArray[np.intp]],
+    choose: Callable[[NDArray[np.intp]], NDArray[np.intp]],
+) -> NDArray[np.float64]:
+    """Each window's logit by a probe of what `choose` takes of the other folds; NaN where that is all of one kind."""
+    logits = np.full(len(examples.present), np.nan)
     for held in folds:
-        rest = np.setdiff1d(np.arange(len(groups)), held)
-        if len(set(examples.present[rest].tolist())) < 2:
+        used = choose(np.setdiff1d(np.arange(len(logits)), held))
+        if len(set(examples.present[used].tolist())) < 2:
             continue
-        weights, bias = fit(examples.vectors[rest], examples.present[rest])
+        weights, bias = fit(examples.vectors[used], examples.present[used])
         logits[held] = examples.vectors[held] @ weights + bias
     return logits
 
@@ -165,28 +175,22 @@ def _measured(logits: NDArray[np.float64], present: NDArray[np.bool_], seed: int
 
 def _learning_curve(fit: _Fit, examples: Examples, seed: int) -> list[dict[str, Any]]:
     """Average precision with fewer windows of the label, on recordings that were held out."""
-    groups = examples.recordings
-    folds = _folds(groups, examples.present)
+    folds = _folds(examples.recordings, examples.present)
     if folds is None:
         return []
     rng = np.random.default_rng(seed)
     total = int(examples.present.sum())
     curve = []
     for number in [*(size for size in _CURVE if size < total), total]:
+
+        def choose(rest: NDArray[np.intp], number: int = number) -> NDArray[np.intp]:
+            present = rest[examples.present[rest]]
+            fewer = rng.permutation(present)[: max(1, round(number * len(present) / total))]
+            return np.concatenate([fewer, rest[~examples.present[rest]]])
+
         found = []
         for _ in range(1 if number == total else 3):
-            logits = np.full(len(groups), np.nan)
-            for held in folds:
-                rest = np.setdiff1d(np.arange(len(groups)), held)
-                there = rest[examples.present[rest]]
-                if len(there) == 0:
-                    continue
-                there = rng.permutation(there)[: max(1, round(number * len(there) / total))]
-                used = np.concatenate([there, rest[~examples.present[rest]]])
-                if len(set(examples.present[used].tolist())) < 2:
-                    continue
-                weights, bias = fit(examples.vectors[used], examples.present[used])
-                logits[held] = examples.vectors[held] @ weights + bias
+            logits = _logits(fit, examples, folds, choose)
             known = ~np.isnan(logits)
             if examples.present[known].any():
                 found.append(average_precision(logits[known], examples.present[known]))
@@ -203,5 +207,4 @@ def _advice(curve: Sequence[dict[str, Any]]) -> str:
     step = f"from {before['present']} to {after['present']} windows average precision changed by {gain:+.3f}"
     if gain < 0.01:
         return f"{step}: more reviews like these would help little"
-    more = 2 * after["present"] - after["present"]
-    return f"{step}: about {more} more windows with the label are worth reviewing"
+    return f"{step}: about {after['present']} more windows with the label are worth reviewing"

@@ -59,6 +59,7 @@ class _Found:
 
 
 def _ours(names: NameTable, published: str) -> str | None:
+    """Our name of a published tensor; None where there is none."""
     try:
         return names.ours(published)
     except KeyError:
@@ -196,15 +197,9 @@ class AudioLlama(LanguageModel):
         unknown = part_files.keys() - set(cls.part_files)
         if unknown:
             raise NaturelmError(
-                f"{cls.__name__} has no part {' or '.join(sorted(unknown))} in a file of its own; leave it out"
+                f"{cls.__name__} has no part {' or '.join(sorted(unknown))} in a separate file; leave it out"
             )
-        source = presets.resolve(path)
-        directory = presets.fetch(source)
-        weights = presets.weights_file(source, directory)
-        config = cls._read_config(directory, weights)
-        tensors = checkpoint.read_tensors(weights)
-        cls._check_family(presets.family_with(tensors), str(weights))
-        config = cls.fit_parts(config, tensors, directory, part_files)
+        source, directory, weights, config, tensors = cls._open(path, part_files)
         if llm is not None and Quantized.of(config, str(directory)) is not None:
             raise NaturelmError(f"{directory}: is quantised with its base LLM; leave out --llm")
         llm_directory = presets.fetch_llm(llm if llm is not None else config.llama_path, directory)
@@ -226,6 +221,19 @@ class AudioLlama(LanguageModel):
             llm_config,
             head is not None,
         )
+
+    @classmethod
+    def _open(
+        cls, path: str | Path, part_files: Mapping[str, str | Path]
+    ) -> tuple[presets.ModelSource, Path, Path, Any, dict[str, Tensor]]:
+        """Source, directory, weights file, config and tensors of a checkpoint itself."""
+        source = presets.resolve(path)
+        directory = presets.fetch(source)
+        weights = presets.weights_file(source, directory)
+        config = cls._read_config(directory, weights)
+        tensors = checkpoint.read_tensors(weights)
+        cls._check_family(presets.family_with(tensors), str(weights))
+        return source, directory, weights, cls.fit_parts(config, tensors, directory, part_files), tensors
 
     @classmethod
     def _build(cls, found: _Found, llm_dtype: torch.dtype) -> Self:
@@ -303,14 +311,11 @@ class AudioLlama(LanguageModel):
     @classmethod
     def _audio_tensors(cls, found: _Found) -> dict[str, Tensor]:
         """What the checkpoint holds beside the language model."""
-
-        def is_llm(name: str) -> bool:
-            try:
-                return (cls.names.ours(name) or "").startswith("llama.")
-            except KeyError:
-                return False
-
-        return {name: tensor for name, tensor in found.tensors.items() if not is_llm(name)}
+        return {
+            name: tensor
+            for name, tensor in found.tensors.items()
+            if not (_ours(cls.names, name) or "").startswith("llama.")
+        }
 
     @classmethod
     def quantize(
@@ -352,13 +357,7 @@ class AudioLlama(LanguageModel):
         **part_files: str | Path,
     ) -> Self:
         device = _device(device)
-        source = presets.resolve(path)
-        directory = presets.fetch(source)
-        weights = presets.weights_file(source, directory)
-        config = cls._read_config(directory, weights)
-        tensors = checkpoint.read_tensors(weights)
-        cls._check_family(presets.family_with(tensors), str(weights))
-        config = cls.fit_parts(config, tensors, directory, part_files)
+        _, directory, weights, config, tensors = cls._open(path, part_files)
         tensors.update(cls.read_parts(config, tensors, directory, part_files))
         projection = f"{list(cls.audio_parts.values())[-1][-1]}.weight"
         trained = tensors.get(cls.names.published(projection))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from naturelm.errors import NaturelmError
+from naturelm.tables.originals import locate_originals, read_excerpts
 from naturelm.tables.spectrogram import Spectrogram, bitmap_png, spectrogram
 from naturelm.text import one_line
 from naturelm.windows import TOP_FREQUENCY_HZ
@@ -19,6 +23,8 @@ from naturelm.windows import TOP_FREQUENCY_HZ
 if TYPE_CHECKING:
     import jinja2
 
+PAD_S = 1.0
+"""Sound before and after a detection that an excerpt includes, in seconds."""
 MAX_PLAYER_S = 20.0
 """Longer excerpts are cut, so that a page stays small."""
 
@@ -105,6 +111,48 @@ def player_html(
             ],
         )
     )
+
+
+def add_players(
+    directory: Path,
+    rows: Sequence[dict[str, Any]],
+    describe: Callable[[dict[str, Any]], str],
+    archive: Path | None = None,
+) -> None:
+    """Give each row a `player`: HTML, or None where the original is not found or cannot be read.
+
+    Parameters
+    ----------
+    directory : Path
+        The results directory.
+    rows : sequence of dict
+        Each with `recording_id`, `path`, `start_s` and `end_s`.
+    describe : callable
+        A row's description, as `player_html` takes it.
+    archive : Path, optional
+        As of `locate_originals`.
+    """
+    by_recording: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        row["player"] = None
+        by_recording.setdefault(row["recording_id"], []).append(row)
+    paths = {recording_id: own[0]["path"] for recording_id, own in by_recording.items()}
+    for recording_id, original in locate_originals(directory, paths, archive).items():
+        own = by_recording[recording_id]
+        try:
+            for excerpt in read_excerpts(
+                original, [(row["start_s"] - PAD_S, row["end_s"] + PAD_S) for row in own]
+            ):
+                row = own[excerpt.index]
+                row["player"] = player_html(
+                    excerpt.mono(),
+                    excerpt.sample_rate_hz,
+                    excerpt.start_s,
+                    describe(row),
+                    (row["start_s"], row["end_s"]),
+                )
+        except NaturelmError:
+            continue  # shown without a player, as a missing original is
 
 
 def _time_ticks(start_s: float, duration_s: float) -> list[tuple[float, float]]:

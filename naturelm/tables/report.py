@@ -16,8 +16,8 @@ from naturelm.results.visible import read_visible
 from naturelm.tables.activity import create_station_hours, hours_of_day, station_activity
 from naturelm.tables.clips import best_detections
 from naturelm.tables.interrupt import interruptible
-from naturelm.tables.originals import archive_roots, locate_originals, read_excerpts
-from naturelm.tables.player import player_html, templates
+from naturelm.tables.originals import archive_roots
+from naturelm.tables.player import add_players, templates
 from naturelm.tables.quality import marked_recordings
 from naturelm.tables.query import open_tables
 from naturelm.tables.row_formats import check_out, whole_file
@@ -36,7 +36,6 @@ MAX_CAPTIONS = 30
 MAX_SETTINGS_CHARACTERS = 20_000
 
 _SCORE_BINS = 20
-_PAD_S = 1.0
 
 
 def write_report(
@@ -200,26 +199,12 @@ def _clips(
     """The best detections of each of the first labels, with a player where the original is found."""
     chosen = [row["name"] for row in labels[:MAX_CLIP_LABELS]] if per_label else []
     detections = best_detections(tables, chosen, top=per_label or 1)
-    by_recording: dict[str, list[dict[str, Any]]] = {}
-    for detection in detections:
-        detection["player"] = None
-        by_recording.setdefault(detection["recording_id"], []).append(detection)
-    paths = {recording_id: found[0]["path"] for recording_id, found in by_recording.items()}
-    for recording_id, original in locate_originals(directory, paths, archive).items():
-        found = by_recording[recording_id]
-        spans = [(detection["start_s"] - _PAD_S, detection["end_s"] + _PAD_S) for detection in found]
-        try:
-            for excerpt in read_excerpts(original, spans):
-                detection = found[excerpt.index]
-                detection["player"] = player_html(
-                    excerpt.mono(),
-                    excerpt.sample_rate_hz,
-                    excerpt.start_s,
-                    f"{one_line(detection['label'], 60)}, {one_line(detection['path'], 80)}",
-                    (detection["start_s"], detection["end_s"]),
-                )
-        except NaturelmError:
-            continue  # shown without a player, as a missing original is
+    add_players(
+        directory,
+        detections,
+        lambda row: f"{one_line(row['label'], 60)}, {one_line(row['path'], 80)}",
+        archive,
+    )
     for name in chosen:
         best = sorted((row for row in detections if row["label"] == name), key=lambda row: row["rank"])
         if best:

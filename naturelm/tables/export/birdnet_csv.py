@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from naturelm.tables.export.source import (
+    Detection,
+    ExportedRecording,
     ExportSource,
     LoadedRow,
     Saved,
-    check_file,
     loaded,
     number,
+    save_sheet,
     seconds,
     sheet_rows,
 )
-from naturelm.tables.row_formats import csv_writer, whole_file
 from naturelm.text import flat, guard, guard_path, unguard, unguard_path
 
 SUMMARY = "BirdNET-Analyzer CSV"
@@ -25,27 +27,20 @@ HEADER = ["Start (s)", "End (s)", "Scientific name", "Common name", "Confidence"
 
 def save(source: ExportSource, out: Path) -> Saved:
     """Write one CSV. Only the name that the query requested is filled in."""
-    check_file(out)
-    saved = Saved()
-    with whole_file(out, excel=True) as file:
-        writer = csv_writer(file)
-        writer.writerow(HEADER)
-        for recording, detections in source.by_recording():
-            path = guard_path(flat(source.path(recording)))
-            writer.writerows(
-                (
-                    found.start_s,
-                    found.end_s,
-                    guard(flat(found.scientific_name)),
-                    guard(flat(found.common_name)),
-                    found.score,
-                    path,
-                )
-                for found in detections
+
+    def rows(recording: ExportedRecording, detections: Sequence[Detection]) -> Iterator[Sequence[object]]:
+        path = guard_path(flat(source.path(recording)))
+        for found in detections:
+            yield (
+                found.start_s,
+                found.end_s,
+                guard(flat(found.scientific_name)),
+                guard(flat(found.common_name)),
+                found.score,
+                path,
             )
-            saved.detections += len(detections)
-            saved.recordings += 1
-    return saved
+
+    return save_sheet(source, out, HEADER, rows)
 
 
 def load(path: Path) -> pa.Table:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from naturelm.tables.export.source import (
+    Detection,
+    ExportedRecording,
     ExportSource,
     LoadedRow,
     Saved,
-    check_file,
     loaded,
     number,
+    save_sheet,
     seconds,
     sheet_rows,
 )
-from naturelm.tables.row_formats import csv_writer, whole_file
 from naturelm.text import guard, unguard
 
 SUMMARY = "every column, safe to open in a spreadsheet"
@@ -42,39 +44,32 @@ HEADER = [
 
 def save(source: ExportSource, out: Path) -> Saved:
     """Write one CSV."""
-    check_file(out)
-    saved = Saved()
-    with whole_file(out, excel=True) as file:
-        writer = csv_writer(file)
-        writer.writerow(HEADER)
-        for recording, detections in source.by_recording():
-            where = (
-                recording.recording_id,
-                guard(source.path(recording)),
-                guard(recording.station),
-                recording.date or "",
+
+    def rows(recording: ExportedRecording, detections: Sequence[Detection]) -> Iterator[Sequence[object]]:
+        where = (
+            recording.recording_id,
+            guard(source.path(recording)),
+            guard(recording.station),
+            recording.date or "",
+        )
+        position = (recording.latitude, recording.longitude)
+        for found in detections:
+            yield (
+                *where,
+                found.start_s,
+                found.end_s,
+                recording.local_at(found.start_s),
+                recording.time_at(found.start_s),
+                *position,
+                guard(found.query),
+                guard(found.common_name),
+                guard(found.scientific_name),
+                found.score,
+                guard(found.text),
+                guard(found.model),
             )
-            position = (recording.latitude, recording.longitude)
-            writer.writerows(
-                (
-                    *where,
-                    found.start_s,
-                    found.end_s,
-                    recording.local_at(found.start_s),
-                    recording.time_at(found.start_s),
-                    *position,
-                    guard(found.query),
-                    guard(found.common_name),
-                    guard(found.scientific_name),
-                    found.score,
-                    guard(found.text),
-                    guard(found.model),
-                )
-                for found in detections
-            )
-            saved.detections += len(detections)
-            saved.recordings += 1
-    return saved
+
+    return save_sheet(source, out, HEADER, rows)
 
 
 def load(path: Path) -> pa.Table:

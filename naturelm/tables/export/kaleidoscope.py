@@ -5,21 +5,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from naturelm.tables.export.source import (
+    Detection,
+    ExportedRecording,
     ExportSource,
     LoadedRow,
     Saved,
-    check_file,
     loaded,
     number,
+    save_sheet,
     seconds,
     sheet_rows,
 )
-from naturelm.tables.row_formats import csv_writer, whole_file
 from naturelm.text import flat, guard, guard_path, unguard, unguard_path
 
 SUMMARY = "Kaleidoscope CSV"
@@ -42,29 +44,22 @@ HEADER = [
 
 def save(source: ExportSource, out: Path) -> Saved:
     """Write one CSV; dates and times are the recorder's clock at the detection."""
-    check_file(out)
-    saved = Saved()
-    with whole_file(out, excel=True) as file:
-        writer = csv_writer(file)
-        writer.writerow(HEADER)
-        for recording, detections in source.by_recording():
-            root, path = source.place(recording)
-            folder, _, name = path.rpartition("/")
-            where = [guard_path(flat(text)) for text in (root, folder, name)]
-            for found in detections:
-                local = recording.local_at(found.start_s)
-                time = (
-                    (local.strftime("%Y-%m-%d"), local.strftime("%H:%M:%S"), local.hour)
-                    if local
-                    else ("",) * 3
-                )
-                label = guard(flat(found.label))
-                distance = "" if found.score is None else round(1 - found.score, 4)
-                length_s = round(found.end_s - found.start_s, 6)
-                writer.writerow([*where, 0, found.start_s, length_s, *time, label, distance, label, ""])
-            saved.detections += len(detections)
-            saved.recordings += 1
-    return saved
+
+    def rows(recording: ExportedRecording, detections: Sequence[Detection]) -> Iterator[Sequence[object]]:
+        root, path = source.place(recording)
+        folder, _, name = path.rpartition("/")
+        where = [guard_path(flat(text)) for text in (root, folder, name)]
+        for found in detections:
+            local = recording.local_at(found.start_s)
+            time = (
+                (local.strftime("%Y-%m-%d"), local.strftime("%H:%M:%S"), local.hour) if local else ("",) * 3
+            )
+            label = guard(flat(found.label))
+            distance = "" if found.score is None else round(1 - found.score, 4)
+            length_s = round(found.end_s - found.start_s, 6)
+            yield (*where, 0, found.start_s, length_s, *time, label, distance, label, "")
+
+    return save_sheet(source, out, HEADER, rows)
 
 
 def load(path: Path) -> pa.Table:

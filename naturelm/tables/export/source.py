@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby, pairwise
@@ -18,7 +18,7 @@ import pyarrow as pa
 from naturelm.errors import NaturelmError
 from naturelm.results.scans import Manifests
 from naturelm.tables.events import GAP_S
-from naturelm.tables.row_formats import check_folder
+from naturelm.tables.row_formats import check_folder, csv_writer, whole_file
 from naturelm.tables.spellings import label_key
 from naturelm.text import file_name
 from naturelm.windows import SAMPLE_RATE_HZ, TOP_FREQUENCY_HZ
@@ -288,6 +288,25 @@ def check_file(out: Path) -> None:
     """Raise NaturelmError where `out` is a directory and a file is to be written."""
     if out.is_dir():
         raise NaturelmError(f"{out}: is a directory; give --out a file")
+
+
+def save_sheet(
+    source: ExportSource,
+    out: Path,
+    header: Sequence[str],
+    rows: Callable[[ExportedRecording, Sequence[Detection]], Iterable[Sequence[object]]],
+) -> Saved:
+    """Write one CSV for spreadsheets: the header, and what `rows` gives for each recording and its detections."""
+    check_file(out)
+    saved = Saved()
+    with whole_file(out, excel=True) as file:
+        writer = csv_writer(file)
+        writer.writerow(header)
+        for recording, detections in source.by_recording():
+            writer.writerows(rows(recording, detections))
+            saved.detections += len(detections)
+            saved.recordings += 1
+    return saved
 
 
 def loaded(rows: Iterable[LoadedRow]) -> pa.Table:
