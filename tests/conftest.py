@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,14 @@ def _group(item: pytest.Item) -> str:
     if item.get_closest_marker("ray"):
         return "ray"
     return "app" if item.path.parent.name == "app" else str(item.path)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Commands that run in this process give PyTorch more threads, which would stay for all tests that follow."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

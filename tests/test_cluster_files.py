@@ -196,6 +196,7 @@ def test_slurm_script_says_what_it_lacks(slurm: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(("ending", "code"), [("done", 3), ("interrupted", 130)])
+@pytest.mark.slow
 def test_slurm_script_starts_ray_on_every_node_and_ends_as_the_job_does(
     slurm: dict[str, str], tmp_path: Path, ending: str, code: int
 ) -> None:

@@ -112,6 +112,7 @@ def test_an_archive_is_processed_and_read(workplace: Path) -> None:
     assert (workplace / "clips/clips.csv").is_file()
 
 
+@pytest.mark.slow
 def test_the_app_is_built(workplace: Path) -> None:
     if not (workplace / "tables").exists():
         python(DRIVER, workplace, json.dumps([["process", "night", "--out", "tables", "--workers", "0"]]))

@@ -276,6 +276,7 @@ def test_killed_ray_processes_need_no_help_and_a_poison_segment_is_given_up(arch
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_stopping_on_ray_commits_what_is_in_flight(archive, undisturbed, tmp_path, local_ray):
     out = tmp_path / "out"
     stop = Stop()

@@ -65,6 +65,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_the_kernel_reads_what_a_row_sees_and_nothing_else() -> None:
     pytest.importorskip("triton", reason="Triton is not installed")
     done = subprocess.run(

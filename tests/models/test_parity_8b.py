@@ -89,6 +89,7 @@ def test_released_model_hears_ten_seconds_as_29_tokens(audio_branch: NatureLM) -
 
 
 @torch.inference_mode()
+@pytest.mark.slow
 def test_full_size_audio_branch_equals_the_published_one(
     audio_branch: NatureLM, published: dict[str, list[int]]
 ) -> None:

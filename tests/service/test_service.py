@@ -259,6 +259,7 @@ def test_health_and_info(client):
     assert client.get("/info").json()["schema_versions"] == ["predictions_v1"]
 
 
+@pytest.mark.slow
 def test_serve_answers_over_http_until_ctrl_c():
     command = [sys.executable, "-m", "naturelm.cli", "serve", "--model", str(SMALL_MODEL), "--port", "0"]
     with subprocess.Popen(

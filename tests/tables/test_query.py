@@ -598,6 +598,7 @@ def _in_a_process(*arguments, **options):
     return subprocess.run(command, capture_output=True, timeout=120, check=False, **options)
 
 
+@pytest.mark.slow
 def test_a_query_that_does_not_heed_its_time_limit_ends_with_the_process(tmp_path):
     # What stands for a value of which DuckDB does not let go: this process sleeps in C.
     code = (

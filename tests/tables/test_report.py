@@ -220,6 +220,7 @@ def test_long_surveys_are_summed_to_a_bounded_picture(days: int, unit: str, tmp_
     assert sum(cell.effort_s for row in activity.rows for cell in row.cells) == activity.effort_s > 60
 
 
+@pytest.mark.slow
 def test_page_of_many_stations_labels_and_failures_stays_small(tmp_path: Path) -> None:
     recordings, detections = [], []
     for number in range(300):
