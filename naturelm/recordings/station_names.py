@@ -3,8 +3,9 @@
 `auto` takes the prefix of the file name, else the first directory that is not named after a date, a card or a kind of
 file, else the first directory, else the name of the root. Two recorders may share such a name. One recorder never makes
 two recordings at once, so a station is divided where its recordings overlap in time and something else separates
-them: a directory, or else a serial number or a number in front of the date. Numbers in front of the date also divide a
-station where each occurs on several recordings, which those of a counter do not.
+them: a directory, or else a serial number or a number in front of the date. A prefix in several directories, each of
+them without any other, is a recorder that moved or a prefix that nobody set: the directories are the stations. Numbers
+in front of the date also divide a station where each occurs on several recordings, which those of a counter do not.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ BY_ROOT = "name of PATH"
 BY_NUMBER = "number in name"
 BY_PATTERN = "pattern"
 
-# Directories that say when, on which card or in which form something was recorded, and not where.
+# Directories that say when, on which card, in which form or on which visit something was recorded, and not where.
 _MONTHS = (
     "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
     "|nov(?:ember)?|dec(?:ember)?"
@@ -42,7 +43,9 @@ _NO_PLACE = re.compile(
     rf"|\d\d[-_.]\d\d[-_.](?:19|20)?\d\d|(?:\d\d?[-_ ]?)?(?:{_MONTHS})(?:[-_ ]?(?:\d\d|(?:19|20)\d\d))?"
     r"|data|raw(?:[-_ ]?(?:data|audio|files))?|audio(?:[-_ ]?files)?|sounds?|recordings?|records?|files"
     r"|wavs?|flac|mp3|ogg|aiff?"
-    r"|(?:sd[-_ ]?)?cards?[-_ ]?[0-9a-d]{0,2}|sd[-_ ]?[0-9a-d]?|dcim|\d{3}media|usb\d?|disk[-_ ]?\d{0,2}",
+    r"|(?:sd[-_ ]?)?cards?[-_ ]?[0-9a-d]{0,2}|sd[-_ ]?[0-9a-d]?|dcim|\d{3}media|usb\d?|disk[-_ ]?\d{0,2}"
+    r"|(?:week|woche|kw|semaine|semana|visit|(?:field)?trip|batch|download|upload|deploy(?:ment)?|survey|round|session"
+    r"|part|period|phase|retrieval|collection|season|backup|copy)s?[-_ ]?\d{0,4}[a-d]?",
     re.IGNORECASE,
 )
 _SERIAL_NUMBER = re.compile(r"(?P<number>[0-9A-F]{16})_\d{8}_|(?P<sound_trap>\d+)\.\d{12}(?!\d)")
@@ -208,8 +211,9 @@ def _divided(recordings: Sequence[Recording], known: frozenset[Division]) -> Pla
         by_base[recording.station, source_of(recording)].append(recording)
     divisions = set(known)
     leaves: list[_Group] = []
+    prefixes = _prefixes(recordings)
     for (station, source), members in sorted(by_base.items(), key=lambda item: item[0]):
-        leaves += _leaves(_Group((station,), source, members), list(_KEYS), divisions)
+        leaves += _leaves(_Group((station,), source, members), list(_KEYS), divisions, prefixes)
     names = _leaf_names(leaves)
     sources: dict[str, set[str]] = defaultdict(set)
     stations: dict[int, str] = {}
@@ -221,11 +225,27 @@ def _divided(recordings: Sequence[Recording], known: frozenset[Division]) -> Pla
     return Placement(placed, _in_order(sources), frozenset(divisions))
 
 
-def _leaves(group: _Group, keys: Sequence[str], divisions: set[Division]) -> Iterator[_Group]:
+def _prefixes(recordings: Sequence[Recording]) -> dict[str, set[str | None]]:
+    """By directory: the prefixes of the names of recordings in and below it."""
+    found: dict[str, set[str | None]] = defaultdict(set)
+    for recording in recordings:
+        directory, _, name = recording.path.rpartition("/")
+        prefix = station_in_name(name)
+        while directory:
+            found[directory].add(prefix)
+            directory = directory.rpartition("/")[0]
+    return found
+
+
+def _leaves(
+    group: _Group, keys: Sequence[str], divisions: set[Division], prefixes: dict[str, set[str | None]]
+) -> Iterator[_Group]:
     """A group, or the groups that it is divided into."""
     has_overlaps = bool(overlaps(group.members))
+    may_have_sites = group.source == BY_NAME and len(group.chain) == 1
     for position, key in enumerate(keys):
-        if not has_overlaps and key != _NUMBER_KEY and (group.chain, key) not in divisions:
+        is_open = has_overlaps or may_have_sites or key == _NUMBER_KEY
+        if not is_open and (group.chain, key) not in divisions:
             continue
         if key == _NUMBER_KEY and group.source == BY_NAME:
             continue
@@ -234,7 +254,9 @@ def _leaves(group: _Group, keys: Sequence[str], divisions: set[Division]) -> Ite
             parts[_KEYS[key](recording)].append(recording)
         is_known = (group.chain, key) in divisions and any(part is not None for part in parts)
         is_told_apart = len(parts) > 1 and (
-            (has_overlaps and _parts_overlap(parts)) or (key == _NUMBER_KEY and _are_numbered(parts))
+            (has_overlaps and _parts_overlap(parts))
+            or (key == _NUMBER_KEY and _are_numbered(parts))
+            or (key != _NUMBER_KEY and may_have_sites and _are_sites(group.chain[0], parts, prefixes))
         )
         if not is_known and not is_told_apart:
             continue
@@ -245,7 +267,7 @@ def _leaves(group: _Group, keys: Sequence[str], divisions: set[Division]) -> Ite
             else:
                 source = BY_NUMBER if key == _NUMBER_KEY else BY_FOLDER
                 leaf = _Group((*group.chain, composed(part)), source, parts[part])
-            yield from _leaves(leaf, keys[position + 1 :], divisions)
+            yield from _leaves(leaf, keys[position + 1 :], divisions, prefixes)
         return
     yield group
 
@@ -260,6 +282,21 @@ def _leaf_names(leaves: Sequence[_Group]) -> list[str]:
         else "_".join(leaf.chain)
         for leaf in leaves
     ]
+
+
+def _are_sites(
+    prefix: str, parts: dict[str | None, list[Recording]], prefixes: dict[str, set[str | None]]
+) -> bool:
+    """Whether directories that share a prefix are places: they hold no other one, and are not named after it."""
+    for part, members in parts.items():
+        if part is None or _NO_PLACE.fullmatch(part) or composed(part).lower().startswith(prefix.lower()):
+            return False
+        for directory in {recording.path.rpartition("/")[0] for recording in members}:
+            inside = PurePosixPath(directory).parts
+            site = "/".join(inside[: inside.index(part) + 1])
+            if len(prefixes[site]) > 1:
+                return False
+    return True
 
 
 def _are_numbered(parts: dict[str | None, list[Recording]]) -> bool:

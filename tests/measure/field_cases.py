@@ -9,12 +9,15 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import signal
 import statistics
 import struct
 import subprocess
 import sys
+import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +65,19 @@ def run(*arguments: str | Path) -> tuple[int, str]:
 
 def process(*arguments: str | Path) -> tuple[int, str]:
     return run("process", *arguments, "--workers", "0")
+
+
+@contextmanager
+def program(*arguments: str | Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process of its own, which is ended with the block."""
+    command = [sys.executable, "-m", "naturelm.cli", *map(str, arguments)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | environment
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
 
 
 def answer(out: Path, sql: str) -> Any:
@@ -128,6 +144,12 @@ def _(work: Path) -> Outcome:
 def _(work: Path) -> Outcome:
     found = stations(work, f"pond/R1_{NAME}", f"ridge/R1_{NAME}")
     return "pond/R1_…, ridge/R1_… at one time", "pond, ridge", found, found == "pond, ridge"
+
+
+@case("3 a recorder that moved")
+def _(work: Path) -> Outcome:
+    found = stations(work, f"pond/R1_{NAME}", "ridge/R1_20240611_053000.wav")
+    return "pond/R1_…, ridge/R1_… a month later", "pond, ridge", found, found == "pond, ridge"
 
 
 @case("3 numeric prefixes")
@@ -279,6 +301,30 @@ def _(work: Path) -> Outcome:
     return "one/card/A_…, two/card/A_…", "2 paths", f"{len(set(listed))} paths", len(set(listed)) == 2
 
 
+@case("12 Camtrap DP of a recorder that moved")
+def _(work: Path) -> Outcome:
+    for seed, name in enumerate((NAME, "20240610_053000.wav")):
+        sound(work / "a/wood" / name, seed, 12)
+    rows = ["station,latitude,longitude,timezone,deployment,start,end"]
+    rows += ["wood,47.1,8.1,Europe/Zurich,spring,2024-05-01,2024-05-31"]
+    rows += ["wood,47.2,8.2,Europe/Zurich,summer,2024-06-01,2024-06-30"]
+    (work / "stations.csv").write_text("\n".join(rows) + "\n")
+    process(work / "a", "--out", work / "t", "--stations-file", work / "stations.csv")
+    run("export", work / "t", "--format", "camtrap-dp", "--out", work / "c")
+    deployments, media = (
+        list(csv.DictReader((work / "c" / f"{table}.csv").open(newline="")))
+        for table in ("deployments", "media")
+    )
+    places = {row["latitude"] for row in deployments}
+    kinds = {row["fileMediatype"] for row in media}
+    return (
+        "one station, two deployments in stations.csv",
+        "2 deployments at 2 places, audio/x-wav or audio/wav",
+        f"{len(deployments)} deployments at {len(places)} places, {', '.join(kinds)}",
+        len(deployments) == len(places) == 2 and kinds <= {"audio/wav", "audio/x-wav", "audio/vnd.wave"},
+    )
+
+
 @case("13 inverted pair")
 def _(work: Path) -> Outcome:
     noise = np.random.default_rng(0).normal(0, 0.1, (12 * RATE_HZ, 1))
@@ -425,6 +471,52 @@ def _(work: Path) -> Outcome:
     )
 
 
+@case("22 the app and other pages")
+def _(work: Path) -> Outcome:
+    import httpx
+
+    with program("inference-app", "--port", "0", TMPDIR=str(work)) as app:
+        assert app.stdout is not None
+        address = app.stdout.readline().split()[3]
+        upload = httpx.post(f"{address}/gradio_api/upload", files={"files": ("a.wav", b"RIFF")}, timeout=60)
+        codes = [
+            httpx.get(f"{address}/config", headers=headers).status_code
+            for headers in (
+                {},
+                {"Host": "evil.example"},
+                {"Host": "localhost:1"},
+                {"Origin": "http://localhost:1"},
+            )
+        ]
+        before = len(list(work.rglob("*.wav")))
+        app.terminate()
+        app.wait(30)
+    after = len(list(work.rglob("*.wav")))
+    return (
+        "other Host, port, Origin; an upload, then SIGTERM",
+        "200, 403, 403, 403; uploads 1, 0",
+        f"{', '.join(map(str, codes))}; uploads {before}, {after}",
+        upload.status_code == 200 and codes == [200, 403, 403, 403] and (before, after) == (1, 0),
+    )
+
+
+@case("23 formulas in exports")
+def _(work: Path) -> Outcome:
+    row = recording(NAME)
+    labels = ["=1+1", " =1+1", "\u200b=1+1", "\ufeff@SUM(A1)", "+1", "-1"]
+    write_results(work / "t", [row], [detection(row, 10.0 * i, label) for i, label in enumerate(labels)])
+    run("export", work / "t", "--format", "csv", "--out", work / "x.csv")
+    with (work / "x.csv").open(encoding="utf-8-sig", newline="") as file:
+        cells = [found["common_name"] for found in csv.DictReader(file)]
+    guarded = sum(cell.startswith("'") for cell in cells)
+    return (
+        "labels =1+1, blank =1+1, zero-width =1+1, …",
+        "6 guarded",
+        f"{guarded} guarded",
+        guarded == len(labels) == len(cells),
+    )
+
+
 @case("23 links to /proc and other disks")
 def _(work: Path) -> Outcome:
     sound(work / "a" / NAME)
@@ -488,6 +580,52 @@ def _(work: Path) -> Outcome:
     sound(work / "a" / NAME)
     code, output = process(work / "a", "--out", work / "t", "--model", work / "m")
     return "one weight NaN", "refused", f"exit {code}: …{output.strip()[-60:]}", code == 2 and "NaN" in output
+
+
+def ended_by(work: Path, name: str) -> Outcome:
+    """A run in one process with windows of 0.1 s, which is sent a signal while it works."""
+    sound(work / "a" / NAME, seconds=1800)
+    options = ("--out", work / "t", "--workers", "0", "--window", "0.1", "--hop", "0.1")
+    with program("process", work / "a", *options) as running:
+        while not (work / "t/_lock.json").exists():
+            time.sleep(0.1)
+        time.sleep(10)
+        began = time.monotonic()
+        running.send_signal(getattr(signal, name))
+        code = running.wait(60)
+    taken_s, has_lock = time.monotonic() - began, (work / "t/_lock.json").exists()
+    return (
+        f"{name} to a run with windows of 0.1 s",
+        f"{128 + getattr(signal, name)} within 20 s, no lock",
+        f"{code} after {taken_s:.1f} s, lock {has_lock}",
+        code == 128 + getattr(signal, name) and taken_s < 20 and not has_lock,
+    )
+
+
+@case("26 SIGTERM")
+def _(work: Path) -> Outcome:
+    return ended_by(work, "SIGTERM")
+
+
+@case("26 the terminal is closed")
+def _(work: Path) -> Outcome:
+    return ended_by(work, "SIGHUP")
+
+
+@case("27 strangers on Ray")
+def _(work: Path) -> Outcome:
+    names = ("test_stranger_cannot_use_a_local_ray", "test_local_ray_listens_on_the_loopback_only")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n0", *(f"tests/test_ray_cluster.py::{name}" for name in names)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    said = done.stdout.splitlines()[-1].strip("= ")
+    return (
+        "ray.init of another program, listening sockets",
+        "refused, loopback only",
+        said,
+        done.returncode == 0,
+    )
 
 
 @case("all awkward files at once")

@@ -65,8 +65,35 @@ def test_one_prefix_at_two_sites_is_two_stations_where_recordings_overlap() -> N
     name = "REC1_20240510_053000.wav"
     assert stations(f"siteA/{name}", f"siteB/{name}") == ["siteA", "siteB"]
     assert stations(f"2024/siteA/{name}", f"2024/siteB/{name}") == ["siteA", "siteB"]
-    later = "REC1_20240511_053000.wav"
-    assert stations(f"siteA/{name}", f"siteB/{later}") == ["REC1", "REC1"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("siteA/REC1", "siteB/REC1", ["siteA", "siteB"]),
+        ("2024/pond/REC1", "2024/ridge/REC1", ["pond", "ridge"]),
+        ("north/pond/SD1/REC1", "north/ridge/SD2/REC1", ["pond", "ridge"]),
+        ("湿地/REC1", "007/REC1", ["湿地", "007"]),
+        ("week1/REC1", "week2/REC1", ["REC1", "REC1"]),
+        ("Visit 3/REC1", "Visit 4/REC1", ["REC1", "REC1"]),
+        ("2024-05/REC1", "2024-06/REC1", ["REC1", "REC1"]),
+        ("REC1_spring/REC1", "REC1_autumn/REC1", ["REC1", "REC1"]),
+        ("REC1", "siteB/REC1", ["REC1", "REC1"]),
+    ],
+)
+def test_one_prefix_in_directories_of_its_own_is_of_their_places(
+    first: str, second: str, expected: list[str]
+) -> None:
+    assert stations(f"{first}_20240510_053000.wav", f"{second}_20240611_053000.wav") == expected
+
+
+def test_directories_with_the_same_prefixes_in_each_are_no_places() -> None:
+    paths = [
+        f"{round_}/{prefix}_2024{month}10_053000.wav"
+        for round_, month in (("spring", "04"), ("autumn", "09"))
+        for prefix in ("R1", "R2")
+    ]
+    assert stations(*paths) == ["R1", "R2"] * 2
 
 
 def test_two_prefixes_at_each_of_two_sites_are_four_stations() -> None:
