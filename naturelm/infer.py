@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,10 +53,13 @@ class Pipeline:
     ----------
     model : LanguageModel, str or Path, optional
         A loaded model, or the name of one, as `naturelm.load_model` takes it; by default the bundled pocket model.
-    max_new_tokens, num_beams : int
-        Longest answer in tokens; beams of the search, 1 is greedy. The defaults are the published ones.
+    max_new_tokens, num_beams : int, optional
+        Longest answer in tokens; beams of the search, 1 is greedy. By default as the model's family publishes them.
     batch_size : int, optional
         Windows in one batch; chosen by the engine where not given. It changes no answer.
+    **search
+        Other settings of the search, as `naturelm.engine.Engine` takes them, such as `do_sample`; where neither these
+        nor `num_beams` are given, those that the model's family publishes.
 
     Examples
     --------
@@ -69,17 +73,23 @@ class Pipeline:
     def __init__(
         self,
         model: LanguageModel | Classifier | str | Path | None = None,
-        max_new_tokens: int = 300,
-        num_beams: int = 2,
+        max_new_tokens: int | None = None,
+        num_beams: int | None = None,
         batch_size: int | None = None,
+        **search: Any,
     ) -> None:
         if model is None or isinstance(model, str | Path):
             from naturelm.models import load_model
 
             model = load_model(model or "pocket")
         self.model = model
-        self.max_new_tokens = max_new_tokens
-        self.num_beams = num_beams
+        from naturelm.models.base import require_language_model
+
+        published = dataclasses.asdict(require_language_model(model).published_generation)
+        longest = published.pop("max_new_tokens")
+        self.max_new_tokens = longest if max_new_tokens is None else max_new_tokens
+        given = search if num_beams is None else {"num_beams": num_beams, **search}
+        self.search: dict[str, Any] = given or published
         self.batch_size = batch_size
 
     def __call__(
@@ -180,7 +190,7 @@ class Pipeline:
 
         # A new one each time: the model's weights and merging_alpha are its user's to change.
         engine_query = EngineQuery(query, max_new_tokens=self.max_new_tokens)
-        return Engine(self.model, [engine_query], num_beams=self.num_beams, batch_size=self.batch_size)
+        return Engine(self.model, [engine_query], batch_size=self.batch_size, **self.search)
 
 
 def stream_windows(blocks: Iterator[Samples], window_s: float, hop_s: float) -> Iterator[CutWindow]:

@@ -232,9 +232,28 @@ def test_path_without_recordings_ends_with_code_2(tmp_path: Path, path: str | No
 def test_models_lists_what_each_needs() -> None:
     done = CliRunner().invoke(main, ["models", "--format", "json"])
     rows = {row["name"]: row for row in json.loads(done.stdout)}
-    assert rows.keys() == {"pocket", "naturelm-8b"}
+    assert rows.keys() == {"pocket", "naturelm-8b", "salmonn-7b", "salmonn-13b", "ltu-7b"}
     assert rows["naturelm-8b"]["memory_gb_bf16"] == pytest.approx(2 * 8.1 + 2.7, abs=0.5)
     assert "CC-BY-NC-SA" in rows["naturelm-8b"]["licence"]
+    assert {file["part"] for file in rows["salmonn-13b"]["files"]} == {
+        "checkpoint",
+        "whisper",
+        "beats",
+        "llm",
+    }
+    assert rows["ltu-7b"]["window_s"] == 10.24
+    assert rows["ltu-7b"]["query_kinds"] == ["caption", "classification", "detection"]
+    assert rows["salmonn-7b"]["memory_gb"]["int8"] < rows["salmonn-7b"]["memory_gb"]["bf16"]
+    assert rows["pocket"]["here"]
+    assert not rows["ltu-7b"]["here"]
     table = CliRunner().invoke(main, ["models"])
     assert table.exit_code == 0
     assert all(name in table.stdout for name in rows)
+    assert "whisper: openai/whisper-large-v2, 6.2 GB" in table.stdout
+
+
+def test_preset_that_is_not_here_says_how_to_get_it(night: Path) -> None:
+    done = CliRunner().invoke(main, ["infer", str(night / "a.wav"), "--query", QUERY, "--model", "ltu-7b"])
+    assert done.exit_code == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "download ltu_ori_paper.bin" in done.stderr

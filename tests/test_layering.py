@@ -48,7 +48,7 @@ RAY_HOMES = {
 # Of this package, what a bare GPU box runs: families, the engine, and the error type.
 MODEL_LIBRARIES = {"torch", "transformers", "peft", "safetensors", "numpy"}
 # transformers itself requires huggingface_hub; only the fetching of weights talks to it.
-HUB_HOME = "models/presets.py"
+HUB_HOME = "models/hub.py"
 # Comes with PyTorch for GPUs; a bare box without it decodes with PyTorch's attention.
 TRITON_HOME = "engine/attention.py"
 MODEL_PARTS = {"models", "engine", "errors"}

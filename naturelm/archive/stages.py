@@ -152,6 +152,7 @@ class Ask:
             dtype=dtype,
             merging_alpha=settings.merging_alpha,
             weights=settings.weights,
+            **settings.parts,
         )
         check_window_fits(config, model.window_s)
         self._window_samples = round(config.windows.length_s * SAMPLE_RATE_HZ)
@@ -163,7 +164,7 @@ class Ask:
         self._engine = Engine(
             model,
             self._queries_at(""),
-            num_beams=config.generation.num_beams,
+            **config.generation.search(),
             batch_size=config.job.batch_size,
             take_weights=True,
         )
@@ -259,7 +260,7 @@ class Embed:
         from naturelm.engine.pooling import Encoder
         from naturelm.models import load_encoder
 
-        model = load_encoder(config.model.name, dtype=_prepare(config, threads))
+        model = load_encoder(config.model.name, dtype=_prepare(config, threads), **config.model.parts)
         check_window_fits(config, model.window_s)
         self._window_samples = round(config.windows.length_s * SAMPLE_RATE_HZ)
         self._encoder = Encoder(model, config.embeddings.pooling or "mean", config.job.batch_size)

@@ -60,6 +60,14 @@ llm_option = click.option(
     metavar="NAME",
     help="Base LLM: a directory or hub id.  [default: the one that the checkpoint names]",
 )
+part_option = click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Part of the model in a file or directory of its own, such as beats=FILE; may be repeated.  "
+    "[default: what the checkpoint names]",
+)
 merging_alpha_option = click.option(
     "--merging-alpha", type=float, metavar="ALPHA", help="Weight of the LoRA adapters, 0 to 1.  [default: 1]"
 )

@@ -19,7 +19,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 SECTIONS = {
     "Input and output": ["out", "config", "name_pattern", "station_from", "stations_file", "channel"],
     "Model and queries": [
-        *("model", "llm", "merging_alpha", "weights", "queries"),
+        *("model", "llm", "parts", "merging_alpha", "weights", "queries"),
         *("window", "hop", "gate", "embeddings"),
     ],
     "Selection": ["dates", "hours", "include_undated", "stations", "sample", "order"],
@@ -85,6 +85,7 @@ _WORDS = (
 _OPTIONS = [
     _options.model_option,
     _options.llm_option,
+    _options.part_option,
     _options.merging_alpha_option,
     _options.weights_option,
     _query_option,
@@ -189,6 +190,7 @@ def archive_config(
     *,
     config: Path | None,
     queries: tuple[str, ...] = (),
+    parts: tuple[str, ...] = (),
     stations: str | None = None,
     stations_file: Path | None = None,
     **given: Any,
@@ -197,7 +199,7 @@ def archive_config(
 
     Parameters
     ----------
-    config, queries, stations, stations_file
+    config, queries, parts, stations, stations_file
         Values of the options of these names.
     **given
         Values of other options, by name; None where an option is not given.
@@ -219,6 +221,9 @@ def archive_config(
         section, _, key = _SETTINGS[name].partition(".")
         overrides.setdefault(section, {})[key] = value
         flags[_SETTINGS[name]] = "--" + name.replace("_", "-")
+    if parts:
+        overrides.setdefault("model", {})["parts"] = _parts(parts)
+        flags["model.parts"] = "--part"
     if queries:
         overrides["queries"] = _queries(queries)
         flags["queries"] = "--query"
@@ -226,6 +231,19 @@ def archive_config(
         overrides["stations_file"] = str(stations_file.absolute())
         flags["stations_file"] = "--stations-file"
     return load_archive_config(config, overrides, flags)
+
+
+def _parts(texts: tuple[str, ...]) -> dict[str, str]:
+    """Parts of the model from `NAME=PATH`."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise NaturelmError(f"--part {text!r}: give the part's name and its place, such as beats=FILE")
+        if name in found:
+            raise NaturelmError(f"--part {name} appears twice; give it once")
+        found[name] = path
+    return found
 
 
 def _queries(texts: tuple[str, ...]) -> list[dict[str, str]]:

@@ -17,6 +17,7 @@ from naturelm.cli._options import (
     llm_option,
     merging_alpha_option,
     model_option,
+    part_option,
     weights_option,
     window_option,
 )
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
     cls=SectionedCommand,
     sections={
         "Output": ["out"],
-        "Model and query": ["query", "model", "llm", "merging_alpha", "weights", "window", "hop", "config"],
+        "Model and query": [
+            *("query", "model", "llm", "parts", "merging_alpha", "weights"),
+            *("window", "hop", "config"),
+        ],
         "Generation": ["max_new_tokens", "num_beams", "device"],
     },
 )
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
 )
 @model_option
 @llm_option
+@part_option
 @merging_alpha_option
 @weights_option
 @window_option
@@ -118,10 +123,11 @@ def _pipeline(settings: ArchiveConfig, device: str | None) -> Any:
         dtype=None if chosen.dtype == "auto" else getattr(torch, chosen.dtype),
         merging_alpha=chosen.merging_alpha,
         weights=chosen.weights,
+        **chosen.parts,
     )
     generation = settings.generation
     return Pipeline(
-        model, generation.max_new_tokens, generation.num_beams, batch_size=settings.job.batch_size
+        model, generation.max_new_tokens, batch_size=settings.job.batch_size, **generation.search()
     )
 
 

@@ -155,6 +155,9 @@ class ModelSettings(Section):
         A name from `naturelm models`, a checkpoint directory or a hub id.
     llm : str, optional
         Base language model, a directory or hub id; by default the one that the checkpoint names.
+    parts : dict of str to str
+        Where other parts of the model are that its authors publish in files of their own, such as `whisper` and `beats`
+        of SALMONN.
     merging_alpha : float
         Weight of the LoRA: 1 names species best, 0.4 to 0.6 follows instructions better.
     dtype : {"auto", "float32", "bfloat16"}
@@ -166,6 +169,7 @@ class ModelSettings(Section):
 
     name: str = "pocket"
     llm: str | None = None
+    parts: dict[str, str] = {}
     merging_alpha: float = Field(default=1.0, ge=0.0, le=1.0)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     weights: Literal["auto", "bf16", "fp8", "int8"] = "auto"
@@ -281,10 +285,40 @@ class GenerationSettings(Section):
         Longest answer in tokens, for queries that do not set their own.
     num_beams : int
         Beams of the search; 1 is greedy.
+    do_sample : bool
+        Draw tokens by chance; what is drawn for a window depends on its sound, the query and `seed` alone.
+    temperature, top_k, top_p : float, int, float
+        A draw is from the `top_k` likeliest tokens (0: all), of these from the likeliest that hold `top_p` of the
+        probability, the logits divided by `temperature`.
+    repetition_penalty : float
+        Makes tokens of the query and of the answer so far less likely; 1 is none.
+    seed : int
+        Of the draws.
     """
 
     max_new_tokens: int = Field(default=64, ge=1, le=4096)
     num_beams: int = Field(default=1, ge=1, le=16)
+    do_sample: bool = False
+    temperature: float = Field(default=1.0, gt=0)
+    top_k: int = Field(default=0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _sampling_has_one_beam(self) -> GenerationSettings:
+        if self.do_sample and self.num_beams > 1:
+            raise ValueError(f"do_sample has one beam, not {self.num_beams}; set num_beams: 1")
+        return self
+
+    def search(self) -> dict[str, Any]:
+        """How tokens are chosen: keyword arguments of the engine."""
+        return self.model_dump(exclude={"max_new_tokens"})
+
+    def analysis(self) -> dict[str, Any]:
+        """What determines the answers: the length and beams, and of the others what is not the default."""
+        values = self.model_dump(mode="json", exclude_defaults=True)
+        return {"max_new_tokens": self.max_new_tokens, "num_beams": self.num_beams, **values}
 
 
 class JobSettings(Section):
@@ -424,6 +458,7 @@ class ArchiveConfig(Section):
             What identifies the model's weights, whatever name or path they were loaded by.
         """
         weights = {} if self.model.weights == "auto" else {"weights": self.model.weights}
+        parts = {"parts": self.model.parts} if self.model.parts else {}
         return {
             "model": {
                 "revision": model_revision,
@@ -431,17 +466,22 @@ class ArchiveConfig(Section):
                 "merging_alpha": self.model.merging_alpha,
                 "dtype": self.model.dtype,
                 **weights,
+                **parts,
             },
             "queries": {query.id: query.analysis() for query in self.queries},
             **self._cut(),
-            "generation": self.generation.model_dump(mode="json"),
+            "generation": self.generation.analysis(),
             **self._gate(),
         }
 
     def embedding_analysis(self, model_revision: str) -> dict[str, Any]:
         """The settings that determine the embeddings; see `analysis`."""
         return {
-            "model": {"revision": model_revision, "dtype": self.model.dtype},
+            "model": {
+                "revision": model_revision,
+                "dtype": self.model.dtype,
+                **({"parts": self.model.parts} if self.model.parts else {}),
+            },
             "embeddings": self.embeddings.model_dump(mode="json"),
             **self._cut(),
             **self._gate(),

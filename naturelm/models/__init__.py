@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,13 +72,15 @@ def load_model(
         *(["weights"] if stored not in (None, "plain") else []),
         *part_files,
     ]
-    if given:
-        raise NaturelmError(f"{name} is a classifier; leave out {', '.join(given)}, which it does not have")
+    _refuse(given, name)
     return model_class.from_pretrained(name, device, dtype)
 
 
 def load_encoder(
-    name: str | Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    name: str | Path,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    **part_files: str | Path,
 ) -> LanguageModel | Classifier:
     """Load what turns sound into vectors: of a language model the audio branch alone, or a classifier.
 
@@ -87,8 +90,15 @@ def load_encoder(
 
     model_class = presets.family_of(presets.resolve(name)).load()
     if issubclass(model_class, LanguageModel):
-        return model_class.read_encoder(name, device, dtype)
+        return model_class.read_encoder(name, device, dtype, **part_files)
+    _refuse(part_files, name)
     return model_class.from_pretrained(name, device, dtype)
+
+
+def _refuse(given: Iterable[str], name: str | Path) -> None:
+    """Refuse what only a language model has."""
+    if given := list(given):
+        raise NaturelmError(f"{name} is a classifier; leave out {', '.join(given)}, which it does not have")
 
 
 def __getattr__(name: str) -> Any:

@@ -202,7 +202,9 @@ class AudioLlama(LanguageModel):
         source, directory, weights, config, tensors = cls._open(path, part_files)
         if llm is not None and Quantized.of(config, str(directory)) is not None:
             raise NaturelmError(f"{directory}: is quantised with its base LLM; leave out --llm")
-        llm_directory = presets.fetch_llm(llm if llm is not None else config.llama_path, directory)
+        llm_directory = presets.fetch_llm(
+            next(name for name in (llm, source.llm, config.llama_path) if name is not None), directory
+        )
         tokenizer, llm_config = load_tokenizer(llm_directory), load_llama_config(llm_directory)
         cls._check_width(llm_config, tensors, llm_directory)
         tensors.update(cls.read_parts(config, tensors, directory, part_files))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from naturelm.errors import NaturelmError
+from naturelm.models import hub
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Family:
         Which of detection, caption and classification its models answer.
     window_s
         Longest window where ``config.json`` gives no ``window_s``; None where it is known only after loading.
+    sample_rate_hz
+        Of the sound that its models take.
     """
 
     name: str
@@ -44,11 +47,32 @@ class Family:
     needs_config: bool = True
     query_kinds: frozenset[str] = frozenset({"detection", "caption", "classification"})
     window_s: float | None = None
+    sample_rate_hz: int = 16_000
 
     def load(self) -> type[Any]:
         """The class of its models, a `LanguageModel` or `Classifier` of `naturelm.models.base`; imports torch."""
         module, name = self.class_path.split(":")
         return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file, or the weights of a repository, that a model needs.
+
+    Attributes
+    ----------
+    part
+        What it holds: ``checkpoint``, ``llm``, or one of its family's part files, as `naturelm.models.load_model`
+        names them.
+    name
+        Of the file, or the id of its hub repository.
+    gigabytes
+        10^9 bytes, by the count of its numbers and their published type.
+    """
+
+    part: str
+    name: str
+    gigabytes: float
 
 
 @dataclass(frozen=True)
@@ -71,6 +95,10 @@ class ModelSource:
         Memory for all weights in bfloat16, in 10^9 bytes, the engine's merged copies included; None where unknown.
     access
         What has to be done to get it, in words.
+    files
+        All that it needs, of a preset whose weights are not part of this package.
+    checkpoint_file
+        Name of the file of its weights in a hub repository that has several, or no ``model.safetensors``.
     revision
         Identifies the weights: hub commit, or a digest of the directory; None where they are not here yet.
     """
@@ -82,6 +110,8 @@ class ModelSource:
     licence: str = ""
     memory_gb_bf16: float | None = None
     access: str = ""
+    files: tuple[ModelFile, ...] = ()
+    checkpoint_file: str | None = None
     revision: str | None = None
 
     @property
@@ -125,6 +155,20 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
+BEATS_FILE = "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt"
+"""BEATs as SALMONN was trained with it; no hub repository of its authors has it."""
+_BEATS_ACCESS = (
+    f"download {BEATS_FILE}, which github.com/microsoft/unilm links to, and start where it is or give "
+    "--part beats=FILE"
+)
+_SALMONN_ENCODERS = (
+    ModelFile("whisper", "openai/whisper-large-v2", 6.2),
+    ModelFile("beats", BEATS_FILE, 0.4),
+)
+_VICUNA_7B_V1_1 = ModelFile("llm", "lmsys/vicuna-7b-v1.1", 13.5)
+_VICUNA_7B_V1_5 = ModelFile("llm", "lmsys/vicuna-7b-v1.5", 13.5)
+_VICUNA_13B = ModelFile("llm", "lmsys/vicuna-13b-v1.1", 26.0)
+
 PRESETS: dict[str, ModelSource] = {
     "pocket": ModelSource(
         name="pocket",
@@ -142,6 +186,42 @@ PRESETS: dict[str, ModelSource] = {
         licence="CC-BY-NC-SA-4.0; base LLM: Llama 3.1 Community License",
         memory_gb_bf16=19.1,
         access="accept Llama 3.1's terms on the hub, then run `hf auth login`",
+        files=(
+            ModelFile("checkpoint", "EarthSpeciesProject/NatureLM-audio", 1.6),
+            ModelFile("llm", "meta-llama/Meta-Llama-3.1-8B-Instruct", 16.1),
+        ),
+    ),
+    "salmonn-7b": ModelSource(
+        name="salmonn-7b",
+        path="tsinghua-ee/SALMONN-7B",
+        family="salmonn",
+        llm="lmsys/vicuna-7b-v1.5",
+        licence="Apache-2.0; Whisper: Apache-2.0; BEATs: MIT; base LLM: Llama 2 Community License",
+        memory_gb_bf16=16.8,
+        access=_BEATS_ACCESS,
+        files=(ModelFile("checkpoint", "salmonn_7b_v0.pth", 0.1), *_SALMONN_ENCODERS, _VICUNA_7B_V1_5),
+        checkpoint_file="salmonn_7b_v0.pth",
+    ),
+    "salmonn-13b": ModelSource(
+        name="salmonn-13b",
+        path="tsinghua-ee/SALMONN",
+        family="salmonn",
+        llm="lmsys/vicuna-13b-v1.1",
+        licence="Apache-2.0; Whisper: Apache-2.0; BEATs: MIT; base LLM: LLaMA, non-commercial",
+        memory_gb_bf16=30.1,
+        access=_BEATS_ACCESS,
+        files=(ModelFile("checkpoint", "salmonn_v1.pth", 0.1), *_SALMONN_ENCODERS, _VICUNA_13B),
+        checkpoint_file="salmonn_v1.pth",
+    ),
+    "ltu-7b": ModelSource(
+        name="ltu-7b",
+        path="ltu_ori_paper.bin",
+        family="ltu",
+        llm="lmsys/vicuna-7b-v1.1",
+        licence="see github.com/YuanGongND/ltu; base LLM: LLaMA, non-commercial",
+        memory_gb_bf16=15.4,
+        access="download ltu_ori_paper.bin, which github.com/YuanGongND/ltu links to, and start where it is",
+        files=(ModelFile("checkpoint", "ltu_ori_paper.bin", 0.4), _VICUNA_7B_V1_1),
     ),
 }
 
@@ -263,10 +343,17 @@ def is_here(source: ModelSource) -> bool:
             fetch(source)
         except NaturelmError:
             return False
-        return True
-    return _is_cached(source.path, _CHECKPOINT_FILES) and (
-        source.llm is None or _is_cached(source.llm, ["config.json", "tokenizer.json"])
+        return all(_is_part_here(file) for file in source.files)
+    needed = _CHECKPOINT_FILES if source.checkpoint_file is None else [source.checkpoint_file]
+    return hub.is_cached(source.path, needed) and all(
+        _is_part_here(file) for file in source.files if file.part != "checkpoint"
     )
+
+
+def _is_part_here(file: ModelFile) -> bool:
+    if _HUB_ID.fullmatch(file.name):
+        return hub.is_cached(file.name, ["config.json"])
+    return Path(file.name).is_file()
 
 
 def fetch(source: ModelSource) -> Path:
@@ -278,9 +365,12 @@ def fetch(source: ModelSource) -> Path:
         If the directory lacks a file, or the hub cannot be reached or denies access.
     """
     if not source.is_local:
-        directory = _from_hub(source.path, _CHECKPOINT_FILES)
+        own = source.checkpoint_file
+        directory = hub.fetch_from_hub(source.path, _CHECKPOINT_FILES if own is None else [own])
     else:
         directory = Path(source.path)
+        if source.name in PRESETS and not directory.exists():
+            raise NaturelmError(f"{source.name} is not on this machine; {source.access}")
         directory = directory.parent if directory.is_file() else directory
     weights = weights_file(source, directory)
     needed = [directory / "config.json", weights] if weights.suffix == ".safetensors" else [weights]
@@ -302,6 +392,8 @@ def weights_file(source: ModelSource, directory: Path) -> Path:
     """
     if Path(source.path).is_file():
         return Path(source.path)
+    if source.checkpoint_file is not None:
+        return directory / source.checkpoint_file
     weights = directory / "model.safetensors"
     if weights.is_file():
         return weights
@@ -343,13 +435,17 @@ def fetch_llm(llm: str | Path, checkpoint: Path) -> Path:
     NaturelmError
         If there is no such directory, or the hub cannot be reached or denies access.
     """
-    return _fetch_beside("base LLM", "--llm", llm, checkpoint, _LLM_FILES)
+    directory = _fetch_beside("base LLM", "--llm", llm, checkpoint, _LLM_FILES)
+    if is_hub_id(str(llm)) and not Path(llm).is_dir() and not list(directory.glob("*.safetensors")):
+        # Older repositories, such as those of Vicuna, have torch files alone.
+        return hub.fetch_from_hub(str(llm), [*_LLM_FILES, "pytorch_model*.bin"])
+    return directory
 
 
 def fetch_whisper(whisper: str | Path, checkpoint: Path) -> Path:
     """Whisper's directory; parameters and errors as of `fetch_llm`."""
     return _fetch_beside(
-        "Whisper model", "--whisper", whisper, checkpoint, ["config.json", "model.safetensors"]
+        "Whisper model", "--part whisper=DIR", whisper, checkpoint, ["config.json", "model.safetensors"]
     )
 
 
@@ -358,13 +454,16 @@ def _fetch_beside(what: str, option: str, named: str | Path, checkpoint: Path, f
         if candidate.is_dir():
             return candidate.resolve()
     if _HUB_ID.fullmatch(str(named)):
-        return _from_hub(str(named), files)
+        return hub.fetch_from_hub(str(named), files)
     raise NaturelmError(f"there is no {what} {str(named)!r} here; give its directory or hub id with {option}")
 
 
 def _with_revision(source: ModelSource) -> ModelSource:
     return replace(
-        source, revision=_digest(Path(source.path)) if source.is_local else _cached_commit(source.path)
+        source,
+        revision=_digest(Path(source.path))
+        if source.is_local
+        else hub.cached_commit(source.path, source.checkpoint_file or "config.json"),
     )
 
 
@@ -411,44 +510,3 @@ def own_llm(config: Path) -> Path:
         return config.parent / named
     except (OSError, ValueError, KeyError, TypeError):
         return config.parent / "llm"
-
-
-def _cached_commit(repo_id: str) -> str | None:
-    """Commit of the hub repository's copy on this machine, if there is one."""
-    from huggingface_hub import try_to_load_from_cache
-
-    path = try_to_load_from_cache(repo_id, "config.json")
-    return Path(path).parent.name if isinstance(path, str) else None
-
-
-def _is_cached(repo_id: str, files: list[str]) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    return all(isinstance(try_to_load_from_cache(repo_id, name), str) for name in files)
-
-
-def _from_hub(repo_id: str, files: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        return Path(snapshot_download(repo_id, allow_patterns=files, etag_timeout=5))
-    except GatedRepoError as error:
-        raise NaturelmError(
-            f"{repo_id} is gated; accept its terms at huggingface.co/{repo_id} and run `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise NaturelmError(
-            f"the hub has no {repo_id} that you may read; check the name, or run `hf auth login`"
-        ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        raise NaturelmError(
-            f"{repo_id} is not on this machine and the hub cannot be reached; connect to the internet, "
-            "or give the directory of a copy"
-        ) from error

@@ -48,8 +48,15 @@ class Sizes:
         return narrow * self.matrices + wide * self.others + activations + _PROCESS_BYTES
 
 
-# Llama 3.1 8B, its embedding with a token more, and the audio branch.
-_KNOWN = {PRESETS["naturelm-8b"].path: Sizes(6_979_321_856, 1_050_943_488 + 266_240 + 112_817_023)}
+# The language model's matrices; its embeddings and norms, adapters, and the audio branch.
+_KNOWN = {
+    # Llama 3.1 8B, its embedding with a token more.
+    PRESETS["naturelm-8b"].path: Sizes(6_979_321_856, 1_050_943_488 + 266_240 + 112_817_023),
+    # Vicuna 7B and 13B.
+    PRESETS["salmonn-7b"].path: Sizes(6_476_005_376, 262_410_240 + 4_194_304 + 753_088_368),
+    PRESETS["salmonn-13b"].path: Sizes(12_687_769_600, 328_094_720 + 6_553_600 + 753_875_824),
+    PRESETS["ltu-7b"].path: Sizes(6_476_005_376, 262_410_240 + 4_194_304 + 88_797_184),
+}
 
 
 @dataclass(frozen=True)

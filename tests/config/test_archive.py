@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from naturelm.cli._settings import archive_config
 from naturelm.config.archive import ArchiveConfig
 from naturelm.config.loading import load_archive_config
 from naturelm.errors import NaturelmError
@@ -171,3 +172,32 @@ def test_empty_file_means_the_defaults(tmp_path):
     path = tmp_path / "night.yaml"
     path.write_text("# nothing yet\n")
     assert load_archive_config(path) == load_archive_config()
+
+
+def test_parts_of_a_model_are_settings_that_determine_the_rows():
+    config = archive_config(config=None, parts=("beats=beats.pt", "whisper=w"))
+    assert config.model.parts == {"beats": "beats.pt", "whisper": "w"}
+    plain = archive_config(config=None)
+    assert plain.analysis("r")["model"].keys() == config.analysis("r")["model"].keys() - {"parts"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "named"), [(("beats",), "'beats': give the part's name"), (("a=1", "a=2"), "a appears twice")]
+)
+def test_part_without_a_place_or_given_twice_is_refused(parts: tuple[str, ...], named: str):
+    with pytest.raises(NaturelmError, match=f"--part {named}"):
+        archive_config(config=None, parts=parts)
+
+
+def test_sampling_is_part_of_the_analysis_only_where_it_is_not_the_default():
+    greedy = load_archive_config(None)
+    assert greedy.analysis("r")["generation"] == {"max_new_tokens": 64, "num_beams": 1}
+    drawn = load_archive_config(None, {"generation": {"do_sample": True, "top_p": 0.95}})
+    assert drawn.analysis("r")["generation"] == {
+        "max_new_tokens": 64,
+        "num_beams": 1,
+        "do_sample": True,
+        "top_p": 0.95,
+    }
+    with pytest.raises(NaturelmError, match="do_sample has one beam, not 4"):
+        load_archive_config(None, {"generation": {"do_sample": True, "num_beams": 4}})

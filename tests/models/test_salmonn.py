@@ -273,7 +273,7 @@ def test_whisper_of_another_size_is_refused(published: dict[str, Path]) -> None:
     (published["whisper"] / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (published["whisper"] / "model.safetensors").unlink()  # refused before weights are read
     with pytest.raises(
-        NaturelmError, match=r"is 80 wide, and the checkpoint .* 64 wide; give .* --whisper"
+        NaturelmError, match=r"is 80 wide, and the checkpoint .* 64 wide; give .* --part whisper=DIR"
     ) as error:
         load_model(published["checkpoint"], device="cpu")
     one_sentence(error)
@@ -292,7 +292,7 @@ def test_base_llm_of_another_width_is_refused(published: dict[str, Path]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("part", "remedy"), [("beats", "--beats"), ("whisper", "--whisper"), ("llm", "--llm")]
+    ("part", "remedy"), [("beats", "--part beats=FILE"), ("whisper", "--part whisper=DIR"), ("llm", "--llm")]
 )
 def test_missing_part_is_named_with_the_option_that_gives_it(
     published: dict[str, Path], part: str, remedy: str

@@ -113,7 +113,7 @@ class SALMONN(AudioLlama):
         if norm is not None and len(norm) != config.whisper.d_model:
             raise NaturelmError(
                 f"Whisper {named} is {config.whisper.d_model} wide, and the checkpoint was trained with one that is "
-                f"{len(norm)} wide; give that one with --whisper"
+                f"{len(norm)} wide; give that one with --part whisper=DIR"
             )
         if "beats" in files or not _holds(tensors, "beats."):
             _beats_file(config, directory, files)
@@ -144,12 +144,10 @@ def _holds(tensors: Mapping[str, Tensor], prefix: str) -> bool:
 
 
 def _beats_file(config: SalmonnConfig, directory: Path, files: Mapping[str, str | Path]) -> Path:
-    named = files.get("beats") or config.beats_path
-    if not named:
-        raise NaturelmError(
-            "the checkpoint holds no BEATs; give the file BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt with --beats"
-        )
+    named = files.get("beats") or config.beats_path or presets.BEATS_FILE
     for path in (directory / named, Path(named)):
         if path.is_file():
             return path
-    raise NaturelmError(f"{named}: there is no such file; give a BEATs checkpoint with --beats")
+    raise NaturelmError(
+        f"the checkpoint holds no BEATs, and there is no file {named}; give {presets.BEATS_FILE} with --part beats=FILE"
+    )
