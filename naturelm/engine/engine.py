@@ -8,6 +8,7 @@ scores come from the pass that generates. The answers are the same (docs/explana
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import zlib
@@ -53,6 +54,12 @@ GPU_BATCH_SIZE = 256
 _DECODER_SHARE = 0.25
 # Windows encoded at once on a GPU, always so many: one compilation serves all, and a row does not depend on others.
 _GPU_ENCODE_AT_ONCE = 32
+
+
+Waveforms = np.ndarray | Tensor | Sequence[np.ndarray | Tensor]
+"""Windows of one length, or of several."""
+# Windows of one length, or a list of those that become equally many tokens.
+_Sound = Tensor | list[Tensor]
 
 
 @dataclass(eq=False)
@@ -124,7 +131,7 @@ class Engine:
         A draw is from the `top_k` likeliest tokens, of these from the likeliest that hold `top_p` of the probability;
         0 and 1 leave none out.
     repetition_penalty : float
-        Makes tokens of the prompt's text and of the answer so far less likely; 1 is none. Not with several beams.
+        Makes tokens of the prompt's text and of the answer so far less likely; 1 is none.
     pad_to_window : bool
         As of `LanguageModel.encode_features`: false takes sound at its own length.
     weights : str
@@ -173,11 +180,6 @@ class Engine:
             )
         if not (math.isfinite(repetition_penalty) and repetition_penalty > 0):
             raise NaturelmError(f"repetition_penalty is {repetition_penalty}; it must be above 0")
-        if repetition_penalty != 1.0 and num_beams > 1:
-            raise NaturelmError(
-                f"repetition_penalty is {repetition_penalty}, which the engine applies with one beam, not {num_beams}; "
-                "give num_beams=1"
-            )
         self.model = model = require_language_model(model)
         self.num_beams = num_beams
         self.do_sample, self.temperature, self.seed = do_sample, temperature, seed
@@ -274,14 +276,15 @@ class Engine:
         parts.append(self._decoder.embed(self._ids(head)))
         return torch.cat([part.to(self._decoder.dtype) for part in parts])
 
-    def answer(self, waveforms: np.ndarray | Tensor, sample_rate_hz: int | None = None) -> list[list[Answer]]:
+    def answer(self, waveforms: Waveforms, sample_rate_hz: int | None = None) -> list[list[Answer]]:
         """Answer every query about every window.
 
         Parameters
         ----------
-        waveforms : ndarray or Tensor
-            float32 ``[windows, samples]`` in [-1, 1], mono, any number of windows; shorter ones than the model hears
-            are padded with silence.
+        waveforms : ndarray, Tensor or list of them
+            float32 ``[windows, samples]`` in [-1, 1], mono, any number of windows; or a list of ``[samples]`` of
+            several lengths, where one of no samples is a query without sound. Shorter ones than the model takes are
+            padded with silence, or taken at their own length (`pad_to_window`).
         sample_rate_hz : int, optional
             Must be the model's: recordings are resampled as they stream, before they are cut, since resampled windows
             would ring at both ends.
@@ -296,12 +299,10 @@ class Engine:
         NaturelmError
             Wrong shape or rate, or windows longer than the model hears.
         """
-        waveforms_BS = self._check(waveforms, sample_rate_hz)
-        with torch.inference_mode():
-            return [answers for batch, _ in self._batches(waveforms_BS) for answers in batch]
+        return self._answer_all(waveforms, sample_rate_hz)[0]
 
     def answer_and_embed(
-        self, waveforms: np.ndarray | Tensor, pooling: str, sample_rate_hz: int | None = None
+        self, waveforms: Waveforms, pooling: str, sample_rate_hz: int | None = None
     ) -> tuple[list[list[Answer]], np.ndarray]:
         """As `answer`, and the vector of each window, float32 ``[windows, E]``, of the same pass.
 
@@ -312,18 +313,28 @@ class Engine:
         pooling : str
             One of `naturelm.engine.pooling.POOLINGS`.
         """
-        waveforms_BS = self._check(waveforms, sample_rate_hz)
-        answers: list[list[Answer]] = []
-        vectors: list[np.ndarray] = []
         self._pool = POOLINGS[pooling]
         try:
-            with torch.inference_mode():
-                for batch, vectors_BE in self._batches(waveforms_BS):
-                    answers.extend(batch)
-                    vectors.append(vectors_BE.cpu().numpy())
+            answers, vectors = self._answer_all(waveforms, sample_rate_hz)
         finally:
             self._pool = None
-        return answers, np.concatenate(vectors or [np.empty((0, self.model.feature_width), np.float32)])
+        return answers, np.stack(vectors) if vectors else np.empty((0, self.model.feature_width), np.float32)
+
+    @torch.inference_mode()
+    def _answer_all(
+        self, waveforms: Waveforms, sample_rate_hz: int | None
+    ) -> tuple[list[list[Answer]], list[np.ndarray]]:
+        """Answers, and the vectors where the engine pools them, in the order of the windows."""
+        answers: dict[int, list[Answer]] = {}
+        vectors: dict[int, np.ndarray] = {}
+        for places, group in self._groups(waveforms, sample_rate_hz):
+            left = iter(places)
+            for batch, vectors_BE in self._batches(group):
+                own = list(itertools.islice(left, len(batch)))
+                answers.update(zip(own, batch, strict=True))
+                if vectors_BE is not None:
+                    vectors.update(zip(own, vectors_BE.cpu().numpy(), strict=True))
+        return [answers[i] for i in range(len(answers))], [vectors[i] for i in range(len(vectors))]
 
     # -- batches -----------------------------------------------------------------------------------------------
 
@@ -351,21 +362,37 @@ class Engine:
         counts = [self.model.audio_token_count(length, self.pad_to_window) for length in (longest, samples)]
         return counts[1] > counts[0]
 
-    def _batches(self, waveforms_BS: Tensor) -> Iterator[tuple[list[list[Answer]], Any]]:
+    def _groups(
+        self, waveforms: Waveforms, sample_rate_hz: int | None
+    ) -> Iterator[tuple[Sequence[int], _Sound]]:
+        """Windows that become equally many tokens, and which ones they are; those of one length follow each other."""
+        if isinstance(waveforms, np.ndarray | Tensor):
+            waveforms_BS = self._check(waveforms, sample_rate_hz)
+            yield range(len(waveforms_BS)), waveforms_BS
+            return
+        rows = [self._check(torch.as_tensor(row).unsqueeze(0), sample_rate_hz)[0] for row in waveforms]
+        by_tokens: dict[int, list[int]] = {}
+        for place in sorted(range(len(rows)), key=lambda place: len(rows[place])):
+            tokens = self.model.audio_token_count(len(rows[place]), self.pad_to_window)
+            by_tokens.setdefault(tokens, []).append(place)
+        for places in by_tokens.values():
+            yield places, [rows[place] for place in places]
+
+    def _batches(self, waveforms: _Sound) -> Iterator[tuple[list[list[Answer]], Any]]:
         """Answers batch by batch; on a GPU the next is encoded meanwhile, by a separate thread in a separate stream."""
         done = 0
         encoded: Future[_Encoded] | None = None
-        while done < len(waveforms_BS):
-            batch_BS = waveforms_BS[done : done + self.batch_size]
+        while done < len(waveforms):
+            batch = waveforms[done : done + self.batch_size]
             try:
-                audio = self._encode(batch_BS) if encoded is None else self._wait(encoded)
-                after_BS = waveforms_BS[done + len(batch_BS) :][: self.batch_size]
+                audio = self._encode(batch) if encoded is None else self._wait(encoded)
+                after = waveforms[done + len(batch) :][: self.batch_size]
                 encoded = None
-                if self._encode_thread is not None and len(after_BS) > 0:
-                    encoded = self._encode_thread.submit(self._encode_aside, after_BS)
-                answers = self._answer_batch(batch_BS, audio.tokens_BAD)
+                if self._encode_thread is not None and len(after) > 0:
+                    encoded = self._encode_thread.submit(self._encode_aside, after)
+                answers = self._answer_batch(batch, audio.tokens_BAD)
             except Exception as error:  # memory runs out by many names
-                last_one = len(batch_BS) == 1
+                last_one = len(batch) == 1
                 if encoded is not None:
                     encoded.exception()  # waits: the thread must not continue while memory is freed
                 if not is_out_of_memory(error) or (last_one and self._device.type != "cuda"):
@@ -373,7 +400,7 @@ class Engine:
                 encoded, self._buffer = None, None
                 reason = first_line(error)
             else:
-                done += len(batch_BS)
+                done += len(batch)
                 yield answers, audio.vectors_BE
                 continue
             # Outside the handler: there the traceback still holds the failed batch's tensors.
@@ -382,10 +409,10 @@ class Engine:
                 self._wait_for_one_window(last_one)
                 self.batch_size = self._given_batch_size or self._find_batch_size()
             else:
-                self.batch_size = max(1, len(batch_BS) // 2)
+                self.batch_size = max(1, len(batch) // 2)
                 _LOG.warning(
                     "%d windows at once do not fit the memory (%s); continuing with %d",
-                    len(batch_BS),
+                    len(batch),
                     reason,
                     self.batch_size,
                 )
@@ -417,7 +444,11 @@ class Engine:
         """Audio tokens of a batch, as the engine's language model takes them: ``[windows, tokens, width]``."""
         return self._encode(waveforms_BS).tokens_BAD
 
-    def _encode(self, waveforms_BS: Tensor) -> _Encoded:
+    def _encode(self, waveforms: _Sound) -> _Encoded:
+        if isinstance(waveforms, list):
+            runs = [torch.stack(list(run)) for _, run in itertools.groupby(waveforms, key=len)]
+            return _Encoded.joined([self._encode(run_BS) for run_BS in runs])
+        waveforms_BS = waveforms
         if self._encode_stream is None:
             # Every thread has a part; a single window has all threads.
             at_once = max(
@@ -451,9 +482,9 @@ class Engine:
         return _Encoded(self.model.project_features(features_BPE), self._pool(features_BPE))
 
     @torch.inference_mode()
-    def _encode_aside(self, waveforms_BS: Tensor) -> _Encoded:
+    def _encode_aside(self, waveforms: _Sound) -> _Encoded:
         with torch.cuda.stream(self._encode_stream):
-            return self._encode(waveforms_BS)
+            return self._encode(waveforms)
 
     def _wait(self, encoded: Future[_Encoded]) -> _Encoded:
         audio = encoded.result()
@@ -554,7 +585,7 @@ class Engine:
 
     # -- one batch ---------------------------------------------------------------------------------------------
 
-    def _answer_batch(self, waveforms_BS: Tensor, audio_BAD: Tensor) -> list[list[Answer]]:
+    def _answer_batch(self, waveforms: _Sound, audio_BAD: Tensor) -> list[list[Answer]]:
         answers: list[list[Any]] = [[None] * len(self.queries) for _ in range(len(audio_BAD))]
         free = [asked for asked in self._all_asked() if asked.trie is None]
         buffer = self._buffer_for(
@@ -573,7 +604,7 @@ class Engine:
                 hidden[asked.index] = self._read_rest(asked, kv, prefix_kv, prefix_hidden_BD)
         if buffer is not None:
             hidden_RD = torch.cat([hidden[asked.index] for asked in free])
-            columns = self._generate(free, buffer, hidden_RD, audio_BAD.shape[1], waveforms_BS)
+            columns = self._generate(free, buffer, hidden_RD, audio_BAD.shape[1], waveforms)
             for asked, column in zip(free, columns, strict=True):
                 for window, answer in enumerate(column):
                     answers[window][asked.index] = answer
@@ -665,7 +696,7 @@ class Engine:
         buffer: DecodeBuffer,
         hidden_RD: Tensor,
         audio_tokens: int,
-        waveforms_BS: Tensor,
+        waveforms: _Sound,
     ) -> list[list[Answer]]:
         """Free answers to several queries, for each query one per window; all rows decode together."""
         rows = len(hidden_RD)
@@ -681,23 +712,23 @@ class Engine:
             limits_R=self._ids([asked.query.max_new_tokens for asked in free]).repeat_interleave(windows),
         )
         ends = self.model.end_token_ids
+        draws_RT = self._draws([asked.query for asked in free], waveforms) if self.do_sample else None
+        choice = Choice(draws_RT, self.temperature, self.top_k, self.top_p, self.repetition_penalty)
+        if self.repetition_penalty != 1.0:
+            choice.seen_RV = torch.zeros_like(prompts.logits_RV, dtype=torch.bool)
+            for number, asked in enumerate(free):
+                choice.seen_RV[number * windows : (number + 1) * windows, asked.text] = True
         if self.num_beams > 1:
-            found = search_beams(buffer, prompts, ends, self.num_beams)
+            found = search_beams(buffer, prompts, ends, self.num_beams, choice)
         else:
-            draws_RT = self._draws([asked.query for asked in free], waveforms_BS) if self.do_sample else None
-            choice = Choice(draws_RT, self.temperature, self.top_k, self.top_p, self.repetition_penalty)
-            if self.repetition_penalty != 1.0:
-                choice.seen_RV = torch.zeros_like(prompts.logits_RV, dtype=torch.bool)
-                for number, asked in enumerate(free):
-                    choice.seen_RV[number * windows : (number + 1) * windows, asked.text] = True
             found = search_one(buffer, prompts, ends, choice)
         answers = [self.model.make_answer(row.token_ids, row.log_probs) for row in found]
         return [answers[start : start + windows] for start in range(0, rows, windows)]
 
-    def _draws(self, queries: Sequence[EngineQuery], waveforms_BS: Tensor) -> np.ndarray:
+    def _draws(self, queries: Sequence[EngineQuery], waveforms: _Sound) -> np.ndarray:
         """Random numbers in [0, 1) ``[rows, tokens]`` that depend on seed, query and sound only."""
         longest = max(query.max_new_tokens for query in queries)
-        sounds = [zlib.crc32(row.tobytes()) for row in waveforms_BS.float().cpu().numpy()]
+        sounds = [zlib.crc32(row.float().cpu().numpy().tobytes()) for row in waveforms]
         draws_RT = np.empty((len(queries) * len(sounds), longest), dtype=np.float32)
         for i, query in enumerate(queries):
             for j, sound in enumerate(sounds):

@@ -1,6 +1,7 @@
 """How answers are found token by token: greedy, sampling and beam search over one decode buffer.
 
-Axes: R rows (one for each window and query) · B beams · C candidates of one row · T generated tokens · V vocabulary
+Axes: R rows (one for each window and query) · B beams · X beams of all rows, as in the buffer · C candidates of one
+row · T generated tokens · V vocabulary
 """
 
 from __future__ import annotations
@@ -135,13 +136,19 @@ def search_one(
 
 
 def search_beams(
-    buffer: DecodeBuffer, prompts: Prompts, end_token_ids: Sequence[int], beams: int
+    buffer: DecodeBuffer,
+    prompts: Prompts,
+    end_token_ids: Sequence[int],
+    beams: int,
+    choice: Choice | None = None,
 ) -> list[Generated]:
     """Beam search with the rules of `transformers.generate` (length penalty 1, no early stopping).
 
     Prompts are read once and forked after; a row that is finished leaves. The buffer holds beam b of row r in row
-    ``b * R + r`` and must have ``beams`` times as many rows as there are prompts.
+    ``b * R + r`` and must have ``beams`` times as many rows as there are prompts. Of `choice`, the repetition penalty
+    applies: to log-probabilities, and only to which beams are kept.
     """
+    choice = choice or Choice()
     device = prompts.logits_RV.device
     rows, vocabulary = prompts.logits_RV.shape
     limits_R, positions_R = prompts.limits_R, prompts.positions_R
@@ -159,12 +166,21 @@ def search_beams(
     live = np.arange(rows)
 
     logits_BRV = prompts.logits_RV.unsqueeze(0).expand(beams, -1, -1)
+    # Beam b of row r is row b * R + r, as in the buffer.
+    seen_XV = None if choice.seen_RV is None else choice.seen_RV.repeat(beams, 1)
     for t in range(longest):
         # -- the best continuations of each row
         per_beam = min(candidates, vocabulary)
-        logits_BRC, tokens_BRC = logits_BRV.topk(per_beam, dim=-1)
-        log_probs_RBC = (logits_BRC - logits_BRV.logsumexp(-1, keepdim=True)).transpose(0, 1)
-        total_RN = (log_probs_RBC + beams_RB.scores.unsqueeze(-1)).flatten(1)
+        if seen_XV is None:
+            logits_BRC, tokens_BRC = logits_BRV.topk(per_beam, dim=-1)
+            log_probs_BRC = ranked_BRC = logits_BRC - logits_BRV.logsumexp(-1, keepdim=True)
+        else:
+            log_probs_BRV = logits_BRV.log_softmax(-1)
+            changed_BRV = penalise(log_probs_BRV, seen_XV.view_as(log_probs_BRV), choice.repetition_penalty)
+            ranked_BRC, tokens_BRC = changed_BRV.topk(per_beam, dim=-1)
+            log_probs_BRC = log_probs_BRV.gather(-1, tokens_BRC)
+        log_probs_RBC = log_probs_BRC.transpose(0, 1)
+        total_RN = (ranked_BRC.transpose(0, 1) + beams_RB.scores.unsqueeze(-1)).flatten(1)
         scores_RC, index_RC = total_RN.topk(min(candidates, total_RN.shape[1]), dim=-1)
         chosen_RC = beams_RB.take(index_RC // per_beam)
         chosen_RC.scores = scores_RC
@@ -203,16 +219,22 @@ def search_beams(
             if live.size == 0:
                 break
             kept_R = torch.from_numpy(kept).to(device)
-            buffer.keep((source_RB.T[:, kept_R] * len(open_R) + kept_R).flatten())
+            source_X = (source_RB.T[:, kept_R] * len(open_R) + kept_R).flatten()
+            buffer.keep(source_X)
+            seen_XV = None if seen_XV is None else seen_XV[source_X]
             beams_RB, finished_RB = beams_RB.rows(kept_R), finished_RB.rows(kept_R)
             is_finished_RB = is_finished_RB[kept_R]
             limits_R, positions_R = limits_R[kept_R], positions_R[kept_R]
         elif t > 0:
             offset_R = torch.arange(live.size, device=device)
             said = slice(prompts.slots, prompts.slots + t)
-            buffer.reorder((source_RB.T * live.size + offset_R).flatten(), said)
-        tokens_RB = beams_RB.tokens[:, :, t]
-        logits = buffer.step(tokens_RB.T.flatten(), (positions_R + t).repeat(beams), prompts.slots + t)
+            source_X = (source_RB.T * live.size + offset_R).flatten()
+            buffer.reorder(source_X, said)
+            seen_XV = None if seen_XV is None else seen_XV[source_X]
+        tokens_X = beams_RB.tokens[:, :, t].T.flatten()
+        if seen_XV is not None:
+            seen_XV = seen_XV.scatter(1, tokens_X.unsqueeze(1), True)
+        logits = buffer.step(tokens_X, (positions_R + t).repeat(beams), prompts.slots + t)
         logits_BRV = logits.view(beams, live.size, vocabulary)
     return [result for result in results if result is not None]
 
