@@ -242,7 +242,7 @@ def test_models_lists_what_each_needs() -> None:
         "llm",
     }
     assert rows["ltu-7b"]["window_s"] == 10.24
-    assert rows["ltu-7b"]["query_kinds"] == ["caption", "classification", "detection"]
+    assert rows["ltu-7b"]["query_kinds"] == ["caption", "classification"]
     assert rows["salmonn-7b"]["memory_gb"]["int8"] < rows["salmonn-7b"]["memory_gb"]["bf16"]
     assert rows["pocket"]["here"]
     assert not rows["ltu-7b"]["here"]

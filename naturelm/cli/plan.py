@@ -38,13 +38,13 @@ def plan(paths: tuple[Location, ...], out: Location, trial: bool, **given: Any) 
     Takes the same arguments and options as `naturelm process`. Only headers are read: nothing is processed, and the
     tables in --out stay as they are.
     """
-    settings = archive_config(**given)
-
     # Imported late: `naturelm plan --help` needs no pyarrow.
+    from naturelm.archive.model_queries import with_model_queries
     from naturelm.archive.plan import forecast
     from naturelm.archive.survey import survey
     from naturelm.config.archive import closed_lists
 
+    settings = with_model_queries(archive_config(**given))
     found = forecast(paths, out, settings, trial=trial)
     console = Console()
     _print_survey(console, survey(found.scan.recordings), found.scan.station_sources())

@@ -89,7 +89,19 @@ def process(
     (s3://bucket/prefix, gs://bucket/prefix). What --out already contains is not processed again: run the same
     command after an interruption, or when recordings were added.
     """
-    run(paths, out, archive_config(**given), prune, retry_failed, yes, until, log_file, as_json)
+    from naturelm.archive.model_queries import with_model_queries
+
+    run(
+        paths,
+        out,
+        with_model_queries(archive_config(**given)),
+        prune,
+        retry_failed,
+        yes,
+        until,
+        log_file,
+        as_json,
+    )
 
 
 def run(

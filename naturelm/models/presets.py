@@ -34,6 +34,9 @@ class Family:
         Whether a checkpoint must have a ``config.json``; otherwise the family's defaults serve.
     query_kinds
         Which of detection, caption and classification its models answer.
+    default_queries
+        What its models are asked of an archive where no queries are given, as a settings file has it; none where the
+        usual ones suit.
     window_s
         Longest window where ``config.json`` gives no ``window_s``; None where it is known only after loading.
     sample_rate_hz
@@ -46,6 +49,7 @@ class Family:
     marks: frozenset[str] = frozenset()
     needs_config: bool = True
     query_kinds: frozenset[str] = frozenset({"detection", "caption", "classification"})
+    default_queries: tuple[Mapping[str, Any], ...] = ()
     window_s: float | None = None
     sample_rate_hz: int = 16_000
 
@@ -129,6 +133,18 @@ _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 _DIGEST_BYTES = 65536
 _HERE = Path(__file__).parent
 
+# Families that answer in sentences: labels come from closed lists, and free answers are captions.
+_SENTENCES = frozenset({"caption", "classification"})
+_GROUPS: dict[str, Any] = {
+    "id": "group",
+    "kind": "classification",
+    "prompt": "What is the main sound in the audio?",
+    "labels": [
+        *("bird song", "frog calls", "insects", "a mammal", "wind", "rain"),
+        *("running water", "an engine", "speech"),
+    ],
+}
+
 FAMILIES: dict[str, Family] = {
     "naturelm": Family(
         name="naturelm",
@@ -143,6 +159,11 @@ FAMILIES: dict[str, Family] = {
         config_keys=frozenset({"beats_cfg", "whisper_path"}),
         marks=frozenset({"speech_llama_proj.weight"}),
         needs_config=False,
+        query_kinds=_SENTENCES,
+        default_queries=(
+            _GROUPS,
+            {"id": "caption", "kind": "caption", "prompt": "Please describe the audio."},
+        ),
         window_s=30.0,
     ),
     "ltu": Family(
@@ -151,6 +172,11 @@ FAMILIES: dict[str, Family] = {
         config_keys=frozenset({"audio_encoder"}),
         marks=frozenset({"base_model.model.model.audio_proj.1.weight"}),
         needs_config=False,
+        query_kinds=_SENTENCES,
+        default_queries=(
+            _GROUPS,
+            {"id": "caption", "kind": "caption", "prompt": "Write an audio caption describing the sound."},
+        ),
         window_s=10.24,
     ),
 }
@@ -287,6 +313,17 @@ def family_of(source: ModelSource) -> Family:
             f"{weights}: holds no model of {', '.join(FAMILIES)} and has no config.json beside it; give a checkpoint"
         )
     return found
+
+
+def known_family(source: ModelSource) -> Family | None:
+    """As `family_of`, but nothing is fetched: None where only the hub knows.
+
+    Raises
+    ------
+    NaturelmError
+        As of `family_of`.
+    """
+    return family_of(source) if source.family is not None or source.is_local else None
 
 
 def family_with(tensors: Iterable[str]) -> Family | None:
