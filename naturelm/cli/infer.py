@@ -78,10 +78,12 @@ def infer(
     """
     settings = archive_config(queries=(query,), **given)
 
+    from naturelm.archive.model_queries import check_places
     from naturelm.models.presets import check_local, resolve
     from naturelm.recordings import find_audio
 
     check_local(resolve(settings.model.name), settings.windows.length_s)
+    check_places(settings)
 
     found = find_audio(paths).files
     if not found:

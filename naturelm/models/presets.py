@@ -34,6 +34,8 @@ class Family:
         Whether a checkpoint must have a ``config.json``; otherwise the family's defaults serve.
     query_kinds
         Which of detection, caption and classification its models answer.
+    sound_place
+        What a query may hold, once, where its sound goes; "" where sound stands before all text.
     default_queries
         What its models are asked of an archive where no queries are given, as a settings file has it; none where the
         usual ones suit.
@@ -49,6 +51,7 @@ class Family:
     marks: frozenset[str] = frozenset()
     needs_config: bool = True
     query_kinds: frozenset[str] = frozenset({"detection", "caption", "classification"})
+    sound_place: str = ""
     default_queries: tuple[Mapping[str, Any], ...] = ()
     window_s: float | None = None
     sample_rate_hz: int = 16_000
@@ -151,6 +154,7 @@ FAMILIES: dict[str, Family] = {
         class_path="naturelm.models.naturelm.model:NatureLM",
         config_keys=frozenset({"beats_cfg"}),
         marks=frozenset({"audio_llama_proj.weight"}),
+        sound_place="<AudioHere>",
         window_s=10.0,
     ),
     "salmonn": Family(
@@ -160,6 +164,7 @@ FAMILIES: dict[str, Family] = {
         marks=frozenset({"speech_llama_proj.weight"}),
         needs_config=False,
         query_kinds=_SENTENCES,
+        sound_place="<SpeechHere>",
         default_queries=(
             _GROUPS,
             {"id": "caption", "kind": "caption", "prompt": "Please describe the audio."},

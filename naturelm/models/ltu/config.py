@@ -49,7 +49,9 @@ class LtuConfig(LanguageModelConfig):
             If a value has another type than its setting, or is out of range.
         """
         given = {name: value for name, value in values.items() if name != "other"}
-        lora = given.pop("lora", None) or {}
+        lora = given.pop("lora", None)
+        # Other families have a switch of this name.
+        lora = lora if isinstance(lora, Mapping) else {}
         given = {**{ours: lora[theirs] for theirs, ours in _LORA.items() if theirs in lora}, **given}
         return dataclasses.replace(settings_from(cls(), given, where), other=dict(values))
 
