@@ -5,6 +5,7 @@ Axes: B batch · S samples · F frequency bins · M mel bins · T frames
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from naturelm.models.parts.fbank import SAMPLE_RATE_HZ
 WINDOW_S = 30
 FFT_SIZE = 400
 HOP_SAMPLES = 160
+_LEAST_POWER = 1e-10
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,17 @@ def log_mel(waveforms_BS: Tensor, mel_bins: int = 80) -> Tensor:
     """
     with torch.autocast(waveforms_BS.device.type, enabled=False):
         samples = WINDOW_S * SAMPLE_RATE_HZ
-        waveforms_BS = F.pad(waveforms_BS.float(), (0, samples - waveforms_BS.shape[1]))
+        # The published code leaves the last frame out.
+        frames = samples // HOP_SAMPLES
+        # From here on frames hold nothing but the zeros after the sound.
+        sounding = min(frames, -(-(waveforms_BS.shape[1] + FFT_SIZE // 2) // HOP_SAMPLES))
+        needed = min(samples, sounding * HOP_SAMPLES + FFT_SIZE)
+        waveforms_BS = F.pad(waveforms_BS.float(), (0, needed - waveforms_BS.shape[1]))
         window, mel_FM = _constants(mel_bins, waveforms_BS.device)
         spectrum_BFT = torch.stft(waveforms_BS, FFT_SIZE, HOP_SAMPLES, window=window, return_complex=True)
-        # The published code leaves the last frame out.
-        power_BFT = spectrum_BFT[..., :-1].abs().square()
-        log_BMT = (mel_FM.T @ power_BFT).clamp(min=1e-10).log10()
+        power_BFT = torch.view_as_real(spectrum_BFT[..., :sounding]).square().sum(dim=-1)
+        log_BMT = (mel_FM.T @ power_BFT).clamp(min=_LEAST_POWER).log10()
+        log_BMT = F.pad(log_BMT, (0, frames - sounding), value=math.log10(_LEAST_POWER))
         floor_B11 = log_BMT.amax(dim=(1, 2), keepdim=True) - 8.0
         return (torch.maximum(log_BMT, floor_B11) + 4.0) / 4.0
 
@@ -103,10 +110,12 @@ def read_sizes(directory: Path) -> WhisperSizes:
     except Exception as error:  # transformers raises many kinds of errors for a damaged directory
         reason = str(error).strip().split("\n", 1)[0][:160]
         raise NaturelmError(
-            f"{directory}: holds no readable Whisper model ({reason}); give --whisper"
+            f"{directory}: holds no readable Whisper model ({reason}); give --part whisper=DIR"
         ) from error
     if config.model_type != "whisper":
-        raise NaturelmError(f"{directory}: holds a {config.model_type} model; give --whisper a Whisper model")
+        raise NaturelmError(
+            f"{directory}: holds a {config.model_type} model; give --part whisper=DIR a Whisper model"
+        )
     return WhisperSizes(**{name: getattr(config, name) for name in asdict(WhisperSizes())})
 
 
@@ -131,7 +140,7 @@ def read_encoder(directory: Path) -> dict[str, Tensor]:
             raise NaturelmError(f"{path}: holds no readable weights; fetch the file again") from error
     if not tensors:
         raise NaturelmError(
-            f"{directory}: has no .safetensors file with a Whisper encoder; give --whisper a directory that has"
+            f"{directory}: has no .safetensors file with a Whisper encoder; give --part whisper=DIR one that has"
         )
     return tensors
 
