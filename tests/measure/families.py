@@ -1,7 +1,7 @@
 """Measures the engine against the plain path on SALMONN's and LTU's small weights: python tests/measure/families.py.
 
-32 windows with some prompts each, in this process on the CPU. The plain path is what the published code does: one window
-and one prompt per call of `generate`. Both are timed alternately; the answers must be the same.
+32 windows with some prompts each, in this process on the CPU. The plain path is what the published code does: one
+window and one prompt per call of `generate`. Both are timed alternately; the answers must be the same.
 """
 
 from __future__ import annotations
