@@ -52,6 +52,10 @@ class NameTable:
         ours = self._ours[_NUMBER.sub("{}", published)]
         return ours if ours is None else ours.format(*_NUMBER.findall(published))
 
+    def knows(self, published: str) -> bool:
+        """Whether the family has a tensor of this published name."""
+        return published in self._ours or _NUMBER.sub("{}", published) in self._ours
+
     def published(self, ours: str) -> str:
         """The published name of one of the module's tensors."""
         numbers = _NUMBER.findall(ours)

@@ -243,6 +243,8 @@ class Stream:
 
     def _fit(self, waveform: Samples, factor: float) -> Samples:
         waveform = augment.scale_time(waveform, factor)
+        if not self._settings.pad_to_window:
+            return waveform[: self._samples]
         return np.pad(waveform[: self._samples], (0, max(0, self._samples - len(waveform))))
 
     def _load_noise(self, rng: np.random.Generator) -> Samples:

@@ -30,6 +30,9 @@ class DataSettings(Section):
     questions_per_example : int
         How many questions about one sound are answered at once, where the manifests contain several about a
         recording; its sound is then encoded once for all of them.
+    pad_to_window : bool
+        Pad shorter sound with silence; otherwise the model takes it at its own length, as SALMONN and LTU were trained,
+        without noise or other sounds.
     noise_folders : tuple of str
         Directories of noise: every sound file in and below them.
     noise_probability : float
@@ -57,6 +60,7 @@ class DataSettings(Section):
     window_s: float = Field(default=10.0, gt=0, le=600)
     crop: Literal["random", "start"] = "random"
     questions_per_example: int = Field(default=1, ge=1)
+    pad_to_window: bool = True
     noise_folders: tuple[str, ...] = ()
     noise_probability: float = Field(default=0.0, ge=0, le=1)
     noise_snr_db: tuple[float, float] = (-10.0, 25.0)
@@ -73,6 +77,10 @@ class DataSettings(Section):
             raise ValueError("there is nothing to train on; give manifests or shards")
         if (self.noise_probability or self.noise_only_probability) and not self.noise_folders:
             raise ValueError("noise_probability and noise_only_probability need noise_folders; give some")
+        if not self.pad_to_window and (
+            self.noise_probability or self.noise_only_probability or self.mixup_probability
+        ):
+            raise ValueError("noise and mixup need sounds of one length; set pad_to_window: true")
         for name, (low, high) in (("noise_snr_db", self.noise_snr_db), ("gain_db", self.gain_db)):
             if low > high:
                 raise ValueError(f"{name} is {[low, high]}; give the lower number first")

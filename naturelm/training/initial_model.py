@@ -42,9 +42,10 @@ def make_model(start: ModelStart, seed: int, device: torch.device) -> LanguageMo
     if start.checkpoint is not None and is_run(start.checkpoint):
         model = load_run(start.checkpoint)[0]
     elif start.checkpoint is not None:
-        model = _described(start)[0].read(start.checkpoint, start.llm, llm_dtype)
+        model = _described(start)[0].read(start.checkpoint, start.llm, llm_dtype, **start.part_files)
     else:
         model = _new_model(start, llm_dtype)
+    model.merging_alpha = start.merging_alpha
     set_parts(model, start.trainable)
     for parameter in model.parameters():
         if device.type == "cuda" and not parameter.requires_grad:
@@ -92,6 +93,12 @@ def check_start(start: ModelStart) -> LanguageModelConfig:
             raise NaturelmError(
                 f"model.trainable names {part!r}, which {model_class.__name__} does not have; "
                 f"its parts are {', '.join(parts)}"
+            )
+    for part in start.part_files:
+        if part not in parts:
+            raise NaturelmError(
+                f"model.part_files names {part!r}, which {model_class.__name__} does not have; its parts are "
+                f"{', '.join(parts)}"
             )
     if start.beats is not None:
         if "beats" not in parts:
@@ -177,6 +184,8 @@ def _new_model(start: ModelStart, llm_dtype: torch.dtype) -> LanguageModel:
             filters.copy_(cosine_filters(filters.shape[0], filters.shape[-1]))
     if start.beats is not None:
         model.load_part("beats", Path(start.beats))
+    for part, place in start.part_files.items():
+        model.load_part(part, Path(place))
     return model
 
 
@@ -186,9 +195,15 @@ def _described(start: ModelStart) -> tuple[type[LanguageModel], LanguageModelCon
         return _new_shape(start)[:2]
     if is_run(start.checkpoint):
         return _described(RunStore(start.checkpoint).config().model)
-    file = presets.fetch(presets.resolve(start.checkpoint)) / "config.json"
-    model_class, config = _read_shape(presets.read_config(file), str(file))
-    presets.fetch_llm(start.llm if start.llm is not None else config.llama_path, file.parent)
+    source = presets.resolve(start.checkpoint)
+    file = presets.fetch(source) / "config.json"
+    if file.is_file():
+        model_class, config = _read_shape(presets.read_config(file), str(file))
+    else:
+        # Older publications, of one torch file, have the sizes of their family.
+        model_class, config = _read_shape({"family": presets.family_of(source).name}, str(source.path))
+    llm = next(name for name in (start.llm, source.llm, config.llama_path) if name is not None)
+    presets.fetch_llm(llm, file.parent)
     return model_class, config
 
 

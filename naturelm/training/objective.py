@@ -38,6 +38,8 @@ class Batch:
         For each question the example it is about.
     present_BL : Tensor, optional
         Share of each label, and of "none of them" last, in what is present; rows sum to 1.
+    samples : tuple of int
+        Length of each example's own sound, where these differ.
     """
 
     ids: tuple[str, ...]
@@ -46,6 +48,7 @@ class Batch:
     answers: tuple[tuple[int, ...], ...]
     owners: tuple[int, ...]
     present_BL: Tensor | None = None
+    samples: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -105,7 +108,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch, words: bool = True, auxiliary: bool = False) -> Sums:
         model = self.model
-        features_BPE = model.encode_features(batch.waveforms_BS)
+        features_BPE = self._encode(batch)
         audio_BAD = model.project_features(features_BPE)
         total_B = torch.zeros(len(batch.ids), device=audio_BAD.device)
         answered = named = correct = total_B.sum()
@@ -121,6 +124,20 @@ class Objective(nn.Module):
                 named = named + loss_B.sum()
                 total_B = total_B + loss_B.detach()
         return Sums(answered, named, correct, total_B)
+
+    def _encode(self, batch: Batch) -> Tensor:
+        """The encoder's output; sounds of several lengths each at their own."""
+        encode = self.model.encode_features
+        if not batch.samples:
+            return encode(batch.waveforms_BS)
+        rows = range(len(batch.samples))
+        by_length: dict[tuple[int, int], list[int]] = {}
+        for row in rows:
+            # In step, every worker calls the encoder as often: once for each example.
+            by_length.setdefault((batch.samples[row], row if self.in_step else 0), []).append(row)
+        parts = [encode(batch.waveforms_BS[own, :length]) for (length, _), own in by_length.items()]
+        order = np.argsort([row for own in by_length.values() for row in own])
+        return torch.cat(parts)[torch.from_numpy(order)]
 
     @torch.no_grad()
     def generate(self, waveforms_BS: Tensor, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
@@ -172,9 +189,18 @@ class Preparer:
         Longest answer, end token included.
     labels
         Of the auxiliary loss; none without it.
+    with_prompt
+        The prompt after the sound is learnt, too.
     """
 
-    def __init__(self, model: LanguageModel, max_text_tokens: int, labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        max_text_tokens: int,
+        labels: Sequence[str] = (),
+        with_prompt: bool = False,
+    ) -> None:
+        self._with_prompt, self._max_text_tokens = with_prompt, max_text_tokens
         self._prompt_tokens = lru_cache(maxsize=4096)(model.prompt_tokens)
         self._answer_tokens = partial(model.answer_tokens, longest=max_text_tokens)
         self._samples, self._device = model.natural_window_samples, model.device
@@ -185,15 +211,28 @@ class Preparer:
         for row, example in zip(waveforms_BS, examples, strict=True):
             sound = example.waveform[: self._samples]
             row[: len(sound)] = sound
+        lengths = tuple(min(len(example.waveform), self._samples) for example in examples)
         questions = [(i, *question) for i, example in enumerate(examples) for question in example.questions]
+        texts = [
+            self._split(self._prompt_tokens(prompt), self._answer_tokens(text))
+            for _, prompt, text in questions
+        ]
         return Batch(
             ids=tuple(example.id for example in examples),
             waveforms_BS=torch.from_numpy(waveforms_BS).to(self._device),
-            prompts=tuple(self._prompt_tokens(prompt) for _, prompt, _ in questions),
-            answers=tuple(self._answer_tokens(text) for _, _, text in questions),
+            prompts=tuple(prompt for prompt, _ in texts),
+            answers=tuple(answer for _, answer in texts),
+            samples=() if set(lengths) == {self._samples} else lengths,
             owners=tuple(owner for owner, _, _ in questions),
             present_BL=self._present(examples).to(self._device) if self._labels else None,
         )
+
+    def _split(self, prompt: PromptTokens, answer: tuple[int, ...]) -> tuple[PromptTokens, tuple[int, ...]]:
+        """What is read, and what is learnt: of the prompt, all after the sound but the first token."""
+        if not self._with_prompt:
+            return prompt, answer
+        learnt = (*prompt.tail[1:], *answer)[: self._max_text_tokens]
+        return PromptTokens(prompt.head, prompt.tail[:1], prompt.before), learnt
 
     def _present(self, examples: Sequence[Loaded]) -> Tensor:
         present_BL = torch.zeros(len(examples), len(self._labels) + 1)

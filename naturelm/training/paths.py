@@ -74,6 +74,11 @@ def with_absolute_paths(raw: dict[str, Any], directory: Path) -> dict[str, Any]:
             ]
     model = sections.get("model")
     if isinstance(model, dict):
+        if isinstance(model.get("part_files"), dict):
+            model["part_files"] = {
+                part: absolute_model(place, directory) if isinstance(place, str) else place
+                for part, place in model["part_files"].items()
+            }
         for name in _MODELS:
             if isinstance(model.get(name), str):
                 model[name] = absolute_model(model[name], directory)
@@ -107,6 +112,11 @@ def check_files(config: TrainConfig, where: Path) -> None:
             _check_model(f"model.{name}", model, where)
     for setting, paths, exists in (
         ("model.beats", [config.model.beats] if config.model.beats else [], os.path.isfile),
+        (
+            "model.part_files",
+            [place for place in config.model.part_files.values() if os.path.isabs(place)],
+            os.path.exists,
+        ),
         ("data.manifests", config.data.manifests, os.path.isfile),
         ("data.shards", config.data.shards, os.path.exists),
         ("evaluation.manifests", config.evaluation.manifests, os.path.isfile),

@@ -36,17 +36,26 @@ class ModelStart(Section):
         Pretrained base LLM, a directory or a hub id. Required where `new` names no shape of an LLM.
     beats : str, optional
         File with BEATs' own weights (`BEATs_iter3_plus_AS2M.pt`), for a `new` model.
+    part_files : dict of str to str
+        Parts of the model in files of their own, as their authors publish them: SALMONN's `whisper` and `beats`, and
+        LTU's `encoder` (CAV-MAE), for a new model; for a checkpoint without them, those of `naturelm process --part`.
+    merging_alpha : float
+        Share of the LoRA while training: activation tuning of SALMONN takes a smaller one than 1.
     patch_filters : {"random", "cosine"}
         Initial patch filters of a `new` model without BEATs' weights.
     trainable : tuple of str
         Parts that train. Those of NatureLM-audio are `beats`, `qformer` (with the norm before it), `projection`,
-        `lora`, and `llm`, the base LLM itself. The others stay unchanged, without dropout and layerdrop.
+        `lora`, and `llm`, the base LLM itself; those of SALMONN `whisper`, `beats`, `norms`, `qformer`, `projection`,
+        `lora` and `llm`, those of LTU `encoder`, `projection`, `lora` and `llm`. The others stay unchanged, without
+        dropout and layerdrop.
     """
 
     checkpoint: str | None = None
     new: str | dict[str, Any] | None = None
     llm: str | None = None
     beats: str | None = None
+    part_files: dict[str, str] = Field(default_factory=dict)
+    merging_alpha: float = Field(default=1.0, gt=0, le=1)
     patch_filters: Literal["random", "cosine"] = "random"
     trainable: tuple[str, ...] = Field(default=("beats", "qformer", "projection", "lora"), min_length=1)
 
@@ -64,7 +73,7 @@ class ModelStart(Section):
 
 
 class Optimisation(Section):
-    """AdamW with a linear warm-up and a cosine decay; the defaults are the published values.
+    """AdamW with a linear warm-up, and a decay; the defaults are NatureLM-audio's published values.
 
     Attributes
     ----------
@@ -74,11 +83,15 @@ class Optimisation(Section):
         Examples per step, over all workers.
     peak_lr : float
         Learning rate at the end of the warm-up.
+    start_lr : float
+        Learning rate from which the warm-up rises.
     end_lr : float
         Learning rate at the last step.
+    decay : {"cosine", "linear"}
+        How the rate falls from `peak_lr` to `end_lr`.
     warmup_steps : int
-        Steps over which the learning rate rises from 0 to `peak_lr`, at most a tenth of `steps`. By default 5,000, or
-        a tenth of a shorter run.
+        Steps over which the learning rate rises from `start_lr` to `peak_lr`, at most a tenth of `steps`. By default
+        5,000, or a tenth of a shorter run.
     betas : (float, float)
         AdamW's decay rates of the moments.
     weight_decay : float
@@ -89,19 +102,24 @@ class Optimisation(Section):
         Examples that a worker processes at once; gradients are accumulated until its share of the batch is complete. By
         default all of its share.
     max_text_tokens : int
-        Longest answer in tokens, end token included.
+        Longest answer in tokens, end token included; with the prompt where `loss_on` includes it.
+    loss_on : {"answer", "prompt and answer"}
+        Which text is learnt: the answer alone, or the prompt after the sound as well, as LTU does.
     """
 
     steps: int = Field(ge=1)
     batch: int = Field(default=128, ge=1)
     peak_lr: float = Field(default=9e-5, gt=0)
+    start_lr: float = Field(default=0.0, ge=0)
     end_lr: float = Field(default=2e-5, ge=0)
+    decay: Literal["cosine", "linear"] = "cosine"
     warmup_steps: int = Field(default=_LONGEST_WARMUP, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.05, ge=0)
     clip_norm: float = Field(default=2.0, gt=0)
     micro_batch: int | None = Field(default=None, ge=1)
     max_text_tokens: int = Field(default=200, ge=2)
+    loss_on: Literal["answer", "prompt and answer"] = "answer"
 
     @model_validator(mode="before")
     @classmethod
@@ -118,8 +136,11 @@ class Optimisation(Section):
                 f"warmup_steps is {self.warmup_steps}, more than a tenth of steps {self.steps}; give at most "
                 f"{self.steps // _WARMUP_SHARE}, or leave it out"
             )
-        if self.end_lr > self.peak_lr:
-            raise ValueError(f"end_lr is {self.end_lr}, above peak_lr {self.peak_lr}; give a smaller one")
+        for name in ("start_lr", "end_lr"):
+            if getattr(self, name) > self.peak_lr:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, above peak_lr {self.peak_lr}; give a smaller one"
+                )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {list(self.betas)}; give two numbers from 0 to below 1")
         return self

@@ -114,6 +114,7 @@ class Trainer:
             objective.model,
             config.optimisation.max_text_tokens,
             config.auxiliary.labels if config.auxiliary else (),
+            with_prompt=config.optimisation.loss_on != "answer",
         )
         self.trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.trained, config.optimisation)
@@ -246,12 +247,14 @@ class Trainer:
 
 
 def learning_rate(number: int, settings: Optimisation) -> float:
-    """The rate of a step, from 0: a linear warm-up, then half a cosine down to `end_lr` at the last step."""
+    """The rate of a step, from 0: a linear warm-up, then half a cosine or a line down to `end_lr` at the last step."""
     if number < settings.warmup_steps:
-        return settings.peak_lr * (number + 1) / settings.warmup_steps
+        rise = settings.peak_lr - settings.start_lr
+        return settings.start_lr + rise * (number + 1) / settings.warmup_steps
     falling = max(1, settings.steps - 1 - settings.warmup_steps)
     way = min(1.0, (number - settings.warmup_steps) / falling)
-    return settings.end_lr + (settings.peak_lr - settings.end_lr) * (0.5 + 0.5 * math.cos(math.pi * way))
+    left = 1.0 - way if settings.decay == "linear" else 0.5 + 0.5 * math.cos(math.pi * way)
+    return settings.end_lr + (settings.peak_lr - settings.end_lr) * left
 
 
 def make_optimizer(trained: dict[str, nn.Parameter], settings: Optimisation) -> torch.optim.AdamW:

@@ -8,15 +8,17 @@ Axes: B batch · S samples · T frames · M mel bins · P patches · D the encod
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from naturelm.models import checkpoint
 from naturelm.models.audio_llama import AudioLlama
 from naturelm.models.base import Generation
 from naturelm.models.ltu.config import LtuConfig
-from naturelm.models.ltu.names import NAMES
+from naturelm.models.ltu.names import ENCODER, NAMES
 from naturelm.models.parts.ast import MEL_BINS, AudioEncoder
 from naturelm.models.parts.fbank import fbank
 from naturelm.models.prompts import SoundFirstLayout
@@ -79,6 +81,18 @@ class LTU(AudioLlama):
 
     def audio_token_count(self, samples: int, pad_to_window: bool = True) -> int:
         return self.config.audio_encoder.time_patches // 2 if samples else 0
+
+    def load_part(self, part: str, path: Path) -> None:
+        if part != "encoder":
+            super().load_part(part, path)
+            return
+        # CAV-MAE's own file also holds its decoder and its branch of images.
+        tensors = {
+            f"{ENCODER}.{name.removeprefix('module.')}": tensor
+            for name, tensor in checkpoint.read_tensors(path).items()
+        }
+        known = {name: tensor for name, tensor in tensors.items() if self.names.knows(name)}
+        checkpoint.load_published(nn.ModuleDict({"encoder": self.encoder}), known, self.names, str(path))
 
     @property
     def feature_width(self) -> int:

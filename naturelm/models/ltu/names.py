@@ -6,6 +6,8 @@ from naturelm.models.checkpoint import NameTable
 from naturelm.models.parts.lora import BASE_NAMES, LORA_NAMES
 
 _MODEL = "base_model.model.model"
+ENCODER = f"{_MODEL}.audio_encoder"
+"""How the names of the audio encoder's tensors begin."""
 _LAYER: dict[str, str | None] = {
     "attn.qkv": "qkv",
     "attn.proj": "out_proj",

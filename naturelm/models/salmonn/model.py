@@ -85,6 +85,15 @@ class SALMONN(AudioLlama):
     def audio_token_count(self, samples: int, pad_to_window: bool = True) -> int:
         return self.qformer.token_count(self.config.whisper.max_source_positions)
 
+    def load_part(self, part: str, path: Path) -> None:
+        if part != "whisper":
+            super().load_part(part, path)
+            return
+        tensors = whisper.read_encoder(presets.fetch_whisper(path, Path()))
+        modules = nn.ModuleDict({"whisper": self.whisper})
+        named = {f"speech_encoder.{name}": tensor for name, tensor in tensors.items()}
+        checkpoint.load_published(modules, named, self.names, str(path))
+
     @property
     def feature_width(self) -> int:
         return self.config.whisper.d_model + self.config.beats.encoder_embed_dim
