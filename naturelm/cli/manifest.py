@@ -26,6 +26,10 @@ from naturelm.training.tasks import QUESTIONS
     help="Directory of the recordings that a CSV lists.  [default: beside it, or in audio/ there]",
 )  # fmt: skip
 @click.option(
+    "--prompts", type=click.Path(path_type=Path),
+    help="JSON file with a list of prompts for each task, for a manifest as SOURCE whose rows have none.",
+)  # fmt: skip
+@click.option(
     "--where", multiple=True, metavar="COLUMN=VALUE[,VALUE]",
     help="Rows of a CSV to take, such as fold=1,2,3,4; may be repeated.",
 )  # fmt: skip
@@ -56,6 +60,7 @@ def manifest(
     out: Path | None,
     form: str,
     audio: Path | None,
+    prompts: Path | None,
     where: tuple[str, ...],
     kinds: tuple[str, ...],
     options: int,
@@ -74,7 +79,9 @@ def manifest(
     from naturelm.errors import NaturelmError
     from naturelm.training.labelled import manifest_rows, read_folder, read_label_table
     from naturelm.training.manifest import FORMATS, read_manifest, relative_rows, write_manifest
+    from naturelm.training.prompt_lists import read_prompt_lists
 
+    lists = None if prompts is None else read_prompt_lists(prompts)
     if form == "shards":
         from naturelm.training.packing import write_shards
 
@@ -84,12 +91,12 @@ def manifest(
             )
         if out is None:
             raise NaturelmError("--out is missing; name the directory to write")
-        examples = read_manifest(source)
+        examples = read_manifest(source, lists)
         shards = write_shards(examples, out, source.stem)
         click.echo(f"{out}: {len(examples)} questions in {len(shards)} shards")
         return
     if source.suffix in FORMATS:
-        examples = read_manifest(source)
+        examples = read_manifest(source, lists)
         rows = relative_rows(examples, out.parent) if out else []
         tasks = Counter(example.task for example in examples)
     else:

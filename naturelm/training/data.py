@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,12 @@ from naturelm.training.augment import LabelledSound, Question
 from naturelm.training.data_settings import DataSettings
 from naturelm.training.manifest import Example, Span, read_manifest
 from naturelm.training.pieces import piece
+from naturelm.training.prompt_lists import drawn_prompt, read_prompt_lists
 from naturelm.training.shards import PackedRow, ShardRows
 from naturelm.windows import SAMPLE_RATE_HZ
 
+# Between recordings that follow each other in one example.
+_SILENCE_S = 0.1
 _LOG = logging.getLogger(__name__)
 
 # Marks the seeds of draws from shards: no run has so many epochs.
@@ -69,15 +72,22 @@ class Loaded:
     labels: tuple[str, ...]
 
 
-def read_examples(manifests: Iterable[str]) -> list[Example]:
-    """Read manifests one after the other.
+def read_examples(manifests: Iterable[str], settings: DataSettings | None = None) -> list[Example]:
+    """Read manifests one after the other; `settings` may name lists of prompts, and prompts with a prefix.
 
     Raises
     ------
     NaturelmError
         One is invalid; the message lists all of its problems.
     """
-    return [example for path in manifests for example in read_manifest(location(path))]
+    settings = settings or DataSettings(manifests=tuple(manifests))
+    lists = read_prompt_lists(location(settings.prompt_lists)) if settings.prompt_lists else None
+    examples = []
+    for path in manifests:
+        prefix = settings.prefix if path in settings.prefix_manifests else ""
+        for example in read_manifest(location(path), lists):
+            examples.append(replace(example, prefix=prefix) if prefix else example)
+    return examples
 
 
 class Stream:
@@ -110,6 +120,7 @@ class Stream:
         self._rows, self._settings, self._seed = list(examples), settings, seed
         self._samples = round(settings.window_s * SAMPLE_RATE_HZ)
         self._noises = find_noises(settings.noise_folders)
+        self._prompts = read_prompt_lists(location(settings.prompt_lists)) if settings.prompt_lists else {}
         self._labels = _labels_by_sound(self._rows)
         one_each = settings.questions_per_example == 1
         self._groups = [[row] for row in range(len(self._rows))] if one_each else _group(self._rows)
@@ -227,9 +238,21 @@ class Stream:
         settings, path = self._settings, rows[0].path
         factor = self._draw_factor([row.task for row in rows], rng)
         place = rng.random() if settings.crop == "random" else 0.0
-        waveform = self._fit(piece(path, settings.window_s / factor, place, rows[0].span), factor)
-        questions = tuple(Question(row.prompt, row.text, row.task) for row in rows)
+        sound = piece(path, settings.window_s / factor, place, rows[0].span)
+        if rows[0].following:
+            silence = np.zeros(round(_SILENCE_S * SAMPLE_RATE_HZ), np.float32)
+            after = [piece(name, settings.window_s, 0.0) for name in rows[0].following]
+            sound = np.concatenate([sound, *(part for own in after for part in (silence, own))])
+        waveform = self._fit(sound, factor)
+        questions = tuple(Question(self._prompt(row, rng), row.text, row.task) for row in rows)
         return LabelledSound(waveform, questions, self._labels.get((path, rows[0].span), ()))
+
+    def _prompt(self, row: Example, rng: np.random.Generator) -> str:
+        """A row's prompt; only one that is drawn takes random numbers."""
+        prompt = row.prompt or drawn_prompt(self._prompts[row.task], row.own_text, rng)
+        if row.prefix and rng.random() < self._settings.prefix_probability:
+            return row.prefix + prompt
+        return prompt
 
     def _packed_sound(self, row: PackedRow, rng: np.random.Generator) -> LabelledSound:
         factor = self._draw_factor([row.task], rng)
@@ -288,11 +311,14 @@ def find_noises(folders: Iterable[str]) -> list[str]:
 
 
 def _group(rows: Sequence[Example]) -> list[list[int]]:
-    groups: dict[tuple[str, Span | None, tasks.Treatment, tasks.Naming | None, bool], list[int]] = {}
+    groups: dict[
+        tuple[str, tuple[str, ...], Span | None, tasks.Treatment, tasks.Naming | None, bool], list[int]
+    ] = {}
     for number, row in enumerate(rows):
         how = tasks.treatment(row.task)
         named = tasks.naming(row.task) if how == "mix" else None
-        groups.setdefault((row.path, row.span, how, named, tasks.may_scale_time(row.task)), []).append(number)
+        sound = (row.path, row.following, row.span)
+        groups.setdefault((*sound, how, named, tasks.may_scale_time(row.task)), []).append(number)
     return list(groups.values())
 
 

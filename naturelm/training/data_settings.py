@@ -33,6 +33,15 @@ class DataSettings(Section):
     pad_to_window : bool
         Pad shorter sound with silence; otherwise the model takes it at its own length, as SALMONN and LTU were trained,
         without noise or other sounds.
+    prompt_lists : str, optional
+        JSON file with a list of prompts for each task: a row without a prompt gets one of its task's, drawn anew each
+        time, in which the row's `Q` replaces `{}`.
+    prefix : str
+        Put before the prompts of `prefix_manifests`, which are among `manifests`.
+    prefix_manifests : tuple of str
+        Whose prompts get the prefix.
+    prefix_probability : float
+        How often.
     noise_folders : tuple of str
         Directories of noise: every sound file in and below them.
     noise_probability : float
@@ -61,6 +70,10 @@ class DataSettings(Section):
     crop: Literal["random", "start"] = "random"
     questions_per_example: int = Field(default=1, ge=1)
     pad_to_window: bool = True
+    prompt_lists: str | None = None
+    prefix: str = ""
+    prefix_manifests: tuple[str, ...] = ()
+    prefix_probability: float = Field(default=0.5, ge=0, le=1)
     noise_folders: tuple[str, ...] = ()
     noise_probability: float = Field(default=0.0, ge=0, le=1)
     noise_snr_db: tuple[float, float] = (-10.0, 25.0)
@@ -81,6 +94,11 @@ class DataSettings(Section):
             self.noise_probability or self.noise_only_probability or self.mixup_probability
         ):
             raise ValueError("noise and mixup need sounds of one length; set pad_to_window: true")
+        unknown = [name for name in self.prefix_manifests if name not in self.manifests]
+        if unknown:
+            raise ValueError(f"prefix_manifests names {unknown[0]}, which is not among manifests")
+        if bool(self.prefix) != bool(self.prefix_manifests):
+            raise ValueError("prefix and prefix_manifests need each other; give both")
         for name, (low, high) in (("noise_snr_db", self.noise_snr_db), ("gain_db", self.gain_db)):
             if low > high:
                 raise ValueError(f"{name} is {[low, high]}; give the lower number first")

@@ -1,7 +1,8 @@
 """Manifests: one row for each question about a recording, with its answer.
 
-JSONL, JSON (`{"annotation": [...]}`, as published) or Parquet, with the columns of `COLUMNS`. Paths are relative to the
-manifest's own directory, on a disk or in an object store.
+JSONL, JSON (`{"annotation": [...]}`, as published, or a list) or Parquet, with the columns of `COLUMNS`, or those of
+LTU's data, `instruction`, `input`, `audio_id` and `output`. Paths are relative to the manifest's own directory, on a
+disk or in an object store.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ from typing import Any
 from naturelm.errors import NaturelmError
 from naturelm.storage import Location, StoreError, StorePath, is_url, list_files, location
 from naturelm.text import one_line
+from naturelm.training.prompt_lists import PromptLists
 
-COLUMNS = ("path", "files", "text", "prompt", "task", "id", "start_s", "end_s")
-"""`path`, or `files` with one path; the answer; the question; the kind of question; a unique id; part in seconds."""
+COLUMNS = ("path", "files", "text", "prompt", "task", "id", "start_s", "end_s", "Q", "expand_wav")
+"""`path`, or `files` with one path; the answer; the question; the kind of question; a unique id; part in seconds; as in
+SALMONN's data the row's own text within a prompt that is drawn from its task's list, and recordings that follow."""
+
+_INSTRUCTION = frozenset({"instruction", "input", "audio_id", "output", "dataset"})
 
 Span = tuple[float, float]
 """Start and end of a part of a recording, in seconds."""
@@ -49,6 +54,12 @@ class Example:
         Unique within its manifest.
     span : (float, float), optional
         The part of the recording that the question is about, in seconds; all of it by default.
+    own_text : str
+        What a prompt that is drawn from a list takes in; `prompt` is then empty.
+    following : tuple of str
+        Recordings that follow after a short silence.
+    prefix : str
+        What is put before the prompt in a share of the draws.
     """
 
     path: str
@@ -57,6 +68,9 @@ class Example:
     task: str
     id: str
     span: Span | None = None
+    own_text: str = ""
+    following: tuple[str, ...] = ()
+    prefix: str = ""
 
 
 class Problems:
@@ -107,10 +121,10 @@ class _Existing:
         return place.name in self._listed[place.parent]
 
 
-def read_manifest(path: Location) -> list[Example]:
+def read_manifest(path: Location, prompt_lists: PromptLists | None = None) -> list[Example]:
     """Read a manifest and check every row of it.
 
-    A row without an `id` is named after its manifest and number.
+    A row without an `id` is named after its manifest and number. One without a prompt is of a task in `prompt_lists`.
 
     Raises
     ------
@@ -126,13 +140,22 @@ def read_manifest(path: Location) -> list[Example]:
     for number, row in enumerate(_read_rows(path, problems), start=1):
         if row is None:
             continue
+        row = _as_columns(row)
         for column in row.keys() - COLUMNS:
             problems.add(number, f"unknown column {one_line(column)!r}; known are {', '.join(COLUMNS)}")
         texts = {name: row.get(name) for name in ("text", "prompt", "task")}
+        if texts["prompt"] is None and str(texts["task"]) in (prompt_lists or {}):
+            texts.pop("prompt")
+        elif texts["prompt"] is None and prompt_lists is not None and texts["task"]:
+            problems.add(
+                number, f"has no prompt, and the lists have none for task {one_line(texts['task'])!r}"
+            )
+            continue
         for name, value in texts.items():
             if not isinstance(value, str) or not value.strip():
                 problems.add(number, f"{name} is {_empty(value)}")
         recording = _recording(row, number, problems)
+        following = _following(row, number, problems)
         span = _span(row, number, problems)
         own_id = row.get("id")
         own_id = f"{path.name.removesuffix(path.suffix)}-{number}" if own_id is None else str(own_id)
@@ -142,9 +165,11 @@ def read_manifest(path: Location) -> list[Example]:
         if recording is None:
             continue
         recording = _resolved(path, recording)
+        following = tuple(_resolved(path, name) for name in following)
         try:
-            if recording not in existing:
-                problems.add(number, f"there is no file {one_line(recording, 400)}")
+            for name in (recording, *following):
+                if name not in existing:
+                    problems.add(number, f"there is no file {one_line(name, 400)}")
         except NaturelmError as error:
             problems.add(number, one_line(str(error), 400))
         except StoreError as error:
@@ -153,8 +178,9 @@ def read_manifest(path: Location) -> list[Example]:
                 "check the URL and your credentials"
             ) from None
         # Few prompts, tasks and recordings are repeated in many rows.
-        prompt, text, task = (sys.intern(str(texts[name])) for name in ("prompt", "text", "task"))
-        examples.append(Example(sys.intern(recording), prompt, text, task, own_id, span))
+        prompt, text, task = (sys.intern(str(texts.get(name, ""))) for name in ("prompt", "text", "task"))
+        own_text = str(row.get("Q") or "")
+        examples.append(Example(sys.intern(recording), prompt, text, task, own_id, span, own_text, following))
     problems.stop()
     if not examples:
         raise NaturelmError(f"{path}: contains no rows; give one for each question, with {_NEEDED}")
@@ -193,17 +219,47 @@ def relative_rows(examples: Iterable[Example], root: Path) -> list[dict[str, Any
     """Rows of a manifest that will be stored in `root`."""
     return [
         {
-            "path": example.path
-            if is_url(example.path)
-            else Path(os.path.relpath(example.path, root)).as_posix(),
-            "prompt": example.prompt,
+            "path": _relative(example.path, root),
+            **({"prompt": example.prompt} if example.prompt else {}),
             "text": example.text,
             "task": example.task,
             "id": example.id,
             **({"start_s": example.span[0], "end_s": example.span[1]} if example.span else {}),
+            **({"Q": example.own_text} if example.own_text else {}),
+            **(
+                {"expand_wav": [_relative(name, root) for name in example.following]}
+                if example.following
+                else {}
+            ),
         }
         for example in examples
     ]
+
+
+def _relative(path: str, root: Path) -> str:
+    return path if is_url(path) else Path(os.path.relpath(path, root)).as_posix()
+
+
+def _as_columns(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row of LTU's data with our columns; others as they are."""
+    if "instruction" not in row or "prompt" in row:
+        return row
+    prompt = "\n".join(text for text in (row["instruction"], row.get("input")) if text)
+    return {
+        **{name: value for name, value in row.items() if name not in _INSTRUCTION},
+        "path": row.get("audio_id"),
+        "prompt": prompt,
+        "text": row.get("output"),
+        "task": row.get("task") or row.get("dataset") or "qa",
+    }
+
+
+def _following(row: Mapping[str, Any], number: int, problems: Problems) -> tuple[str, ...]:
+    names = row.get("expand_wav") or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
+        problems.add(number, f"expand_wav is {one_line(repr(names), 40)}; give a list of paths")
+        return ()
+    return tuple(names)
 
 
 def _read_rows(path: Location, problems: Problems) -> Iterator[Mapping[str, Any] | None]:
@@ -235,7 +291,7 @@ def _json_rows(path: Location, text: str) -> Iterable[Any]:
         raise NaturelmError(
             f"{path}: not valid JSON ({error}); fix the file, or rename it to .jsonl"
         ) from None
-    rows = table.get("annotation") if isinstance(table, dict) else None
+    rows = table.get("annotation") if isinstance(table, dict) else table
     if not isinstance(rows, list):
         raise NaturelmError(
             f'{path}: contains no {{"annotation": [...]}}; a file with one row per line needs the ending .jsonl'

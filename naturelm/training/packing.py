@@ -79,6 +79,11 @@ def _parts(examples: Sequence[Example], size: int) -> Iterator[Sequence[Example]
 
 
 def _row(example: Example, name: str) -> dict[str, Any]:
+    if example.following or not example.prompt:
+        raise NaturelmError(
+            f"row {example.id}: has {'expand_wav' if example.following else 'no prompt'}, which shards do not hold; "
+            "train on the manifest itself"
+        )
     try:
         seconds = example.span[1] - example.span[0] if example.span else claimed_s(example.path)
         if seconds > LONGEST_S:

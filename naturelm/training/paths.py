@@ -18,8 +18,11 @@ from naturelm.text import one_line
 from naturelm.training.settings import EXAMPLE, TrainConfig, parse
 
 # Always a path; a model's name may also be that of a preset or of a model on the hub.
-_PATHS = (("model", "beats"), ("run", "storage"))
-_LISTS = (("data", "manifests"), ("data", "shards"), ("data", "noise_folders"), ("evaluation", "manifests"))
+_PATHS = (("model", "beats"), ("data", "prompt_lists"), ("run", "storage"))
+_LISTS = (
+    *(("data", "manifests"), ("data", "prefix_manifests"), ("data", "shards"), ("data", "noise_folders")),
+    ("evaluation", "manifests"),
+)
 _MODELS = ("checkpoint", "new", "llm")
 
 
@@ -117,6 +120,7 @@ def check_files(config: TrainConfig, where: Path) -> None:
             [place for place in config.model.part_files.values() if os.path.isabs(place)],
             os.path.exists,
         ),
+        ("data.prompt_lists", [config.data.prompt_lists] if config.data.prompt_lists else [], os.path.isfile),
         ("data.manifests", config.data.manifests, os.path.isfile),
         ("data.shards", config.data.shards, os.path.exists),
         ("evaluation.manifests", config.evaluation.manifests, os.path.isfile),

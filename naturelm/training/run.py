@@ -113,13 +113,13 @@ def streams(config: TrainConfig) -> tuple[Stream, Stream | None]:
     if data.shards:
         longest_s = data.window_s * (data.time_scale if data.time_scale_probability else 1.0)
         shards = open_shards(data.shards, config.seed, data.shuffle_rows, longest_s, data.crop == "random")
-    stream = Stream(read_examples(data.manifests), data, config.seed, shards)
+    stream = Stream(read_examples(data.manifests, data), data, config.seed, shards)
     manifests = config.evaluation.manifests
     if not manifests:
         return stream, None
     # One question each: an example with several has the task of the first only.
     settings = data.without_augmentation().model_copy(update={"questions_per_example": 1})
-    return stream, Stream(read_examples(manifests), settings, config.seed)
+    return stream, Stream(read_examples(manifests, data), settings, config.seed)
 
 
 def _train_here(

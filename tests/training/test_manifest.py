@@ -138,7 +138,8 @@ def test_all_problems_are_reported_at_once_with_their_rows(here):
     assert [line.strip() for line in lines[:6]] == [
         f"row 2: there is no file {here / 'missing.wav'}",
         "row 3: text is empty",
-        "row 4: unknown column 'lable'; known are path, files, text, prompt, task, id, start_s, end_s",
+        "row 4: unknown column 'lable'; known are path, files, text, prompt, task, id, start_s, end_s, Q, "
+        "expand_wav",
         "row 5: id '1' is already used in row 1",
         'row 6: is "Owl", not an object with columns',
         "row 7: files contains 2 paths; a question is about one recording, so give one in a list",
@@ -164,7 +165,7 @@ def test_many_problems_are_counted_not_listed(here):
     [
         ("m.jsonl", b"", "contains no rows"),
         ("m.csv", b"path,text\n", "a manifest ends in .jsonl, .json, .parquet"),
-        ("m.json", b"[]", 'contains no {"annotation": [...]}'),
+        ("m.json", b"{}", 'contains no {"annotation": [...]}'),
         ("m.json", b"{", "not valid JSON"),
         ("m.parquet", b"PAR", "not a Parquet file"),
         ("m.jsonl", b'{"text": "\xff"}\n', "is not UTF-8 text"),
