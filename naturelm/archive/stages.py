@@ -152,7 +152,7 @@ class Ask:
             dtype=dtype,
             merging_alpha=settings.merging_alpha,
             weights=settings.weights,
-            **settings.parts,
+            **settings.part_files,
         )
         check_window_fits(config, model.window_s)
         self._window_samples = round(config.windows.length_s * SAMPLE_RATE_HZ)
@@ -260,7 +260,7 @@ class Embed:
         from naturelm.engine.pooling import Encoder
         from naturelm.models import load_encoder
 
-        model = load_encoder(config.model.name, dtype=_prepare(config, threads), **config.model.parts)
+        model = load_encoder(config.model.name, dtype=_prepare(config, threads), **config.model.part_files)
         check_window_fits(config, model.window_s)
         self._window_samples = round(config.windows.length_s * SAMPLE_RATE_HZ)
         self._encoder = Encoder(model, config.embeddings.pooling or "mean", config.job.batch_size)

@@ -125,7 +125,7 @@ def _pipeline(settings: ArchiveConfig, device: str | None) -> Any:
         dtype=None if chosen.dtype == "auto" else getattr(torch, chosen.dtype),
         merging_alpha=chosen.merging_alpha,
         weights=chosen.weights,
-        **chosen.parts,
+        **chosen.part_files,
     )
     generation = settings.generation
     return Pipeline(

@@ -155,7 +155,7 @@ class ModelSettings(Section):
         A name from `naturelm models`, a checkpoint directory or a hub id.
     llm : str, optional
         Base language model, a directory or hub id; by default the one that the checkpoint names.
-    parts : dict of str to str
+    parts : table of str to str
         Where other parts of the model are that its authors publish in files of their own, such as `whisper` and `beats`
         of SALMONN.
     merging_alpha : float
@@ -169,10 +169,21 @@ class ModelSettings(Section):
 
     name: str = "pocket"
     llm: str | None = None
-    parts: dict[str, str] = {}
+    parts: tuple[tuple[str, str], ...] = ()
     merging_alpha: float = Field(default=1.0, ge=0.0, le=1.0)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     weights: Literal["auto", "bf16", "fp8", "int8"] = "auto"
+
+    @field_validator("parts", mode="before")
+    @classmethod
+    def _parts_are_pairs(cls, parts: Any) -> Any:
+        # Pairs, as settings are hashed.
+        return tuple(sorted(parts.items())) if isinstance(parts, dict) else parts
+
+    @property
+    def part_files(self) -> dict[str, str]:
+        """`parts`, by name."""
+        return dict(self.parts)
 
     @model_validator(mode="after")
     def _bf16_is_bfloat16(self) -> ModelSettings:
@@ -458,7 +469,7 @@ class ArchiveConfig(Section):
             What identifies the model's weights, whatever name or path they were loaded by.
         """
         weights = {} if self.model.weights == "auto" else {"weights": self.model.weights}
-        parts = {"parts": self.model.parts} if self.model.parts else {}
+        parts = {"parts": self.model.part_files} if self.model.parts else {}
         return {
             "model": {
                 "revision": model_revision,
@@ -480,7 +491,7 @@ class ArchiveConfig(Section):
             "model": {
                 "revision": model_revision,
                 "dtype": self.model.dtype,
-                **({"parts": self.model.parts} if self.model.parts else {}),
+                **({"parts": self.model.part_files} if self.model.parts else {}),
             },
             "embeddings": self.embeddings.model_dump(mode="json"),
             **self._cut(),

@@ -176,7 +176,10 @@ def test_empty_file_means_the_defaults(tmp_path):
 
 def test_parts_of_a_model_are_settings_that_determine_the_rows():
     config = archive_config(config=None, parts=("beats=beats.pt", "whisper=w"))
-    assert config.model.parts == {"beats": "beats.pt", "whisper": "w"}
+    assert config.model.part_files == {"beats": "beats.pt", "whisper": "w"}
+    assert load_archive_config(None, {"model": {"parts": {"whisper": "w", "beats": "beats.pt"}}}) == config
+    assert isinstance(hash(config), int)  # workers keep a decoder for each configuration
+    assert ArchiveConfig.model_validate(config.model_dump(mode="json")) == config
     plain = archive_config(config=None)
     assert plain.analysis("r")["model"].keys() == config.analysis("r")["model"].keys() - {"parts"}
 
